@@ -1,0 +1,80 @@
+"""`cxr-edge`: thin commands; parse, call, map errors to exit codes. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from cxr_edge import __version__
+from cxr_edge.commands import ErrorMappingGroup
+from cxr_edge.errors import ExitCode, NothingFound
+
+EPILOG = """\b
+Exit codes: 0 all judged, 1 a bug, 2 usage, 3 some images failed, 4 nothing found,
+5 model refused, 6 output cannot be written, 7 another sweep holds the output,
+130 interrupted.
+Research and triage aid, never a diagnosis."""
+
+
+@click.group(cls=ErrorMappingGroup, epilog=EPILOG)
+@click.version_option(__version__, prog_name="cxr-edge")
+def main() -> None:
+    """Judge chest radiographs on a small box: one CSV row for each file, one mask for each radiograph."""
+
+
+@main.command(epilog=EPILOG)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Output folder; default: FOLDER-verdicts, beside FOLDER."
+)
+@click.option("--model", type=click.Path(path_type=Path), help="Model file; default: the one that is shipped.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Threads that judge; default: one for each core.")
+def scan(folder: Path, out: Path | None, model: Path | None, workers: int | None) -> None:
+    """Judge every new file in FOLDER and its subfolders; files judged before are skipped."""
+    from cxr_edge import model_file, report, runtime
+    from cxr_edge.discover import discover
+    from cxr_edge.sweep import sweep
+
+    folder = folder.resolve()
+    out = out or folder.with_name(f"{folder.name}-verdicts")
+    stop = threading.Event()
+    # A flag, not an exception: the images in hand are finished, and nothing interrupts a write.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+
+    chosen = model_file.read(model or model_file.SHIPPED)
+    engine_room = runtime.find_runtime()
+    kernels = runtime.Engine(engine_room, chosen).kernels
+
+    def count() -> int:
+        return sum(1 for _ in discover(folder, leave_out=out, warn=lambda _: None))
+
+    with report.progress_bar(count) as progress:
+        tally = sweep(
+            folder,
+            out,
+            chosen,
+            engine_room,
+            workers or _cores(),
+            progress=progress,
+            warn=lambda text: click.echo(f"warning: {text}", err=True),
+            stop=stop.is_set,
+        )
+    name = f"{chosen.manifest.name} ({chosen.short_digest})"
+    report.print_summary(tally, folder, out, name, f"{engine_room.name} {engine_room.version}, {kernels}")
+    if tally.exit_code is ExitCode.NOTHING_FOUND:
+        raise NothingFound(f"{folder} holds no radiograph ({tally.found} other files)", "check the folder's name")
+    raise SystemExit(tally.exit_code)
+
+
+def _cores() -> int:
+    """Cores that this process may use, which a container or taskset can make fewer than the machine has."""
+    import os
+
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1

@@ -1,0 +1,58 @@
+"""uint8[H, W] gray -> the model's input. Training, calibration and the box all come through here.
+
+Two steps, both cheap: the whole frame is resized to the model's input (not cropped: a lung at the edge must stay),
+then its intensities are stretched so that the 2nd and 98th percentile become black and white. The stretch makes the
+input independent of exposure, of windowing, and of the bit depth the file had.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model wants to see: pixels `height` x `width`, and the percentiles (0 to 100) that become 0 and 255."""
+
+    height: int = 224
+    width: int = 224
+    low_percentile: float = 2.0
+    high_percentile: float = 98.0
+
+
+def to_input(gray: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
+    """Prepare one picture: uint8[H, W] -> uint8[1, height, width, 1], 0 to 255."""
+    resized = resize(gray, spec.width, spec.height)
+    return stretch(resized, spec.low_percentile, spec.high_percentile)[np.newaxis, :, :, np.newaxis]
+
+
+def resize(gray: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Resize uint8[H, W] to uint8[height, width], antialiased (triangle filter, after a box filter)."""
+    image = Image.fromarray(gray)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0))
+
+
+def stretch(gray: NDArray[np.uint8], low_percentile: float, high_percentile: float) -> NDArray[np.uint8]:
+    """Stretch intensities linearly so that the two percentiles (0 to 100) become 0 and 255; uint8[H, W] in and out.
+
+    A picture without contrast (both percentiles equal) is returned unchanged.
+    """
+    low, high = percentile_levels(gray, low_percentile, high_percentile)
+    if high <= low:
+        return gray
+    levels = (np.arange(256, dtype=np.float32) - low) * (255 / (high - low))
+    return np.asarray(np.clip(np.rint(levels), 0, 255), dtype=np.uint8)[gray]
+
+
+def percentile_levels(gray: NDArray[np.uint8], low_percentile: float, high_percentile: float) -> tuple[int, int]:
+    """Return the gray levels (0 to 255) at two percentiles (0 to 100), from the histogram of uint8[H, W]."""
+    cumulated = np.cumsum(np.bincount(gray.ravel(), minlength=256))
+    low, high = np.searchsorted(cumulated, (gray.size * low_percentile / 100, gray.size * high_percentile / 100))
+    return int(low), int(min(high, 255))

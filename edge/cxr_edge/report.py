@@ -1,0 +1,60 @@
+"""What a person looks at: progress while a sweep runs, and its summary."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cxr_edge.errors import Status
+from cxr_edge.sweep import Tally
+
+NOT_A_DIAGNOSIS = "Research and triage aid, never a diagnosis."
+
+
+@contextmanager
+def progress_bar(total: Callable[[], int]) -> Iterator[Callable[[], None]]:
+    """Show progress on stderr while the context lasts, if a person is there to see it; yields what advances it.
+
+    Args:
+        total: counts the files; called only if somebody looks.
+    """
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("judging"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("judging", total=total())
+        yield lambda: bar.advance(task)
+
+
+def print_summary(tally: Tally, folder: Path, out: Path, model: str, runtime: str) -> None:
+    """Print what a sweep did to stdout: verdicts, what got none and why, the rate, and where the files are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"cxr-edge: {folder}", title_justify="left")
+    table.add_column("verdict")
+    table.add_column("files", justify="right")
+    for verdict, count in tally.verdicts.most_common():
+        table.add_row(verdict, str(count))
+    for status in (Status.REJECTED, Status.FAILED):
+        if tally.statuses[status]:
+            table.add_row(status.value, str(tally.statuses[status]))
+    table.add_section()
+    table.add_row("judged now", str(tally.judged))
+    table.add_row("known from before", str(tally.known))
+    console = Console(width=None if sys.stdout.isatty() else 100, soft_wrap=True, highlight=False)
+    console.print(table)
+    for reason, count in tally.problems.most_common():
+        console.print(f"  without a verdict: {count} {reason.value}", markup=False)
+    rate = f", {tally.judged / tally.seconds:.1f} images/s" if tally.judged else ""
+    console.print(f"time      {tally.seconds:.1f} s{rate}", markup=False)
+    console.print(f"verdicts  {out / 'verdicts.csv'}", markup=False)
+    console.print(f"masks     {out / 'masks'}", markup=False)
+    console.print(f"model     {model}; {runtime}", markup=False)
+    console.print(NOT_A_DIAGNOSIS, markup=False)

@@ -1,0 +1,230 @@
+"""The sweep: discover -> admit -> decode -> infer -> judge -> record.
+
+The calling thread discovers, admits and records; worker threads do the rest, each image in one of them from bytes to
+mask, with an interpreter of its own. Decoding, inference and PNG compression all release the GIL. At most a few images
+are in flight, so memory does not grow with the folder; rows are recorded in the order of discovery.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from queue import SimpleQueue
+
+from cxr_edge import imaging, judge, lock, masks, outputs, preprocess
+from cxr_edge.discover import FoundFile, discover
+from cxr_edge.errors import CxrEdgeError, ExitCode, ImageProblem, Reason, Status
+from cxr_edge.ledger import Known, Ledger
+from cxr_edge.model_file import ModelFile
+from cxr_edge.outputs import MaskWriter, Row
+from cxr_edge.runtime import Engine, Runtime
+
+BATCH_ROWS = 64
+BATCH_SECONDS = 2.0
+"""A batch is recorded when it has this many rows or this age; a power cut costs no more work than that."""
+
+
+@dataclass
+class Tally:
+    """What a sweep did. `found` counts files, `images` those that are pictures by content, `known` those skipped."""
+
+    found: int = 0
+    images: int = 0
+    known: int = 0
+    statuses: Counter[Status] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    problems: Counter[Reason] = field(default_factory=Counter)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """How the command should leave."""
+        if self.interrupted:
+            return ExitCode.INTERRUPTED
+        if not self.images:
+            return ExitCode.NOTHING_FOUND
+        return ExitCode.SOME_FAILED if self.statuses[Status.FAILED] else ExitCode.OK
+
+    @property
+    def judged(self) -> int:
+        """Files that got a row."""
+        return sum(self.statuses.values())
+
+    def add(self, row: Row) -> None:
+        """Count a new row."""
+        self.statuses[row.status] += 1
+        self.images += row.reason_code is not Reason.NOT_AN_IMAGE
+        if row.status is Status.OK:
+            self.verdicts[row.verdict] += 1
+        elif row.reason_code:
+            self.problems[row.reason_code] += 1
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Everything that a worker needs to turn one file into a row: the model, an engine for each worker, the output."""
+
+    model: ModelFile
+    engines: SimpleQueue[Engine]
+    mask_writer: MaskWriter
+
+    def row(self, found: FoundFile, known_sha256: str) -> Row | None:
+        """Judge one file; None if its content is what `known_sha256` says. Raises OutputUnwritable, nothing else."""
+        start = time.perf_counter()
+        scanned_at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        sha256 = ""
+
+        def finished(status: Status, **fields: object) -> Row:
+            ms = 1000 * (time.perf_counter() - start)
+            digest = self.model.short_digest
+            return Row(found.name, status, sha256, digest, scanned_at, ms, **fields)  # type: ignore[arg-type]
+
+        try:
+            data = imaging.read_bytes(found.path)
+            sha256 = hashlib.sha256(data).hexdigest()
+            if sha256 == known_sha256:
+                return None
+            return finished(Status.OK, **self._judge(data, outputs.mask_name(found.name)))
+        except ImageProblem as problem:
+            if problem.reason is Reason.EMPTY_FILE:
+                sha256 = hashlib.sha256(b"").hexdigest()
+            return finished(
+                problem.status,
+                reason_code=problem.reason,
+                reason=problem.sentence,
+                width=problem.width,
+                height=problem.height,
+            )
+        except CxrEdgeError:
+            raise
+        except Exception as error:  # one bad file costs one row, even where the bug is ours
+            sentence = f"cxr-edge failed on this file ({type(error).__name__}: {error}); please report it"
+            return finished(Status.FAILED, reason_code=Reason.INTERNAL_ERROR, reason=sentence)
+
+    def _judge(self, data: bytes, mask_name: str) -> dict[str, object]:
+        manifest = self.model.manifest
+        picture = imaging.decode(data, (manifest.input.width, manifest.input.height))
+        judge.check_contrast(picture)
+        pixels = preprocess.to_input(picture.gray, manifest.input)
+        engine = self.engines.get()
+        try:
+            result = engine.infer(pixels)
+        finally:
+            self.engines.put(engine)
+        judgement = judge.judge(result["probabilities"], manifest)
+        fields: dict[str, object] = {
+            "verdict": judgement.verdict,
+            "confidence": judgement.confidence,
+            "probabilities": judgement.probabilities,
+            "reason_code": judgement.reason,
+            "reason": judgement.sentence,
+            "width": picture.width,
+            "height": picture.height,
+        }
+        if "mask" in result:
+            mask = masks.at_image_size(result["mask"], picture.width, picture.height, manifest.mask_threshold)
+            self.mask_writer.write(mask_name, mask)
+            fields |= {"mask": mask_name, "lung_area_pct": masks.area_pct(mask)}
+        return fields
+
+
+def sweep(
+    folder: Path,
+    out: Path,
+    model: ModelFile,
+    runtime: Runtime,
+    workers: int,
+    *,
+    progress: Callable[[], None],
+    warn: Callable[[str], None],
+    stop: Callable[[], bool],
+) -> Tally:
+    """Judge every file of `folder` that the ledger of `out` does not know, and record it.
+
+    Args:
+        workers: threads that judge; each has an interpreter of its own.
+        progress: called after each file found, judged or known.
+        warn: told what a person should know and no row says.
+        stop: asked between files; once true, the images in hand are finished and recorded.
+
+    Raises:
+        CxrEdgeError: the output is held or cannot be written, or the runtime refuses the model.
+    """
+    start = time.perf_counter()
+    tally = Tally()
+    with lock.hold(out), Ledger(out, model.manifest.labels, model.short_digest) as ledger:
+        engines: SimpleQueue[Engine] = SimpleQueue()
+        for _ in range(workers):
+            engines.put(Engine(runtime, model))
+        mask_writer = MaskWriter(out)
+        worker = Judge(model, engines, mask_writer)
+        batch = _Batch(ledger, tally, progress)
+        with ThreadPoolExecutor(workers, thread_name_prefix="judge") as pool:
+            in_flight: deque[tuple[FoundFile, Future[Row | None]]] = deque()
+            try:
+                for found in discover(folder, leave_out=out, warn=warn):
+                    if stop():
+                        tally.interrupted = True
+                        break
+                    tally.found += 1
+                    known = ledger.known(found)
+                    if known and known.untouched:
+                        _count_known(tally, known)
+                        progress()
+                        continue
+                    in_flight.append((found, pool.submit(worker.row, found, known.sha256 if known else "")))
+                    # Two for each worker keep all of them busy while one large image holds up the order.
+                    if len(in_flight) >= 2 * workers + 2:
+                        batch.add(*_result(in_flight))
+                while in_flight:
+                    batch.add(*_result(in_flight))
+                batch.commit()
+            except BaseException:
+                for _, future in in_flight:
+                    future.cancel()
+                raise
+        mask_writer.close()
+    tally.seconds = time.perf_counter() - start
+    return tally
+
+
+def _result(in_flight: deque[tuple[FoundFile, Future[Row | None]]]) -> tuple[FoundFile, Row | None]:
+    found, future = in_flight.popleft()
+    return found, future.result()
+
+
+def _count_known(tally: Tally, known: Known) -> None:
+    tally.known += 1
+    tally.images += known.reason_code != Reason.NOT_AN_IMAGE.value
+
+
+class _Batch:
+    """Rows on their way to the ledger."""
+
+    def __init__(self, ledger: Ledger, tally: Tally, progress: Callable[[], None]) -> None:
+        self._ledger, self._tally, self._progress = ledger, tally, progress
+        self._rows: list[tuple[FoundFile, Row | None]] = []
+        self._since = time.monotonic()
+
+    def add(self, found: FoundFile, row: Row | None) -> None:
+        self._rows.append((found, row))
+        if row is None:
+            self._tally.known += 1
+            self._tally.images += 1
+        else:
+            self._tally.add(row)
+        self._progress()
+        if len(self._rows) >= BATCH_ROWS or time.monotonic() - self._since > BATCH_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        self._ledger.record(self._rows)
+        self._rows = []
+        self._since = time.monotonic()
