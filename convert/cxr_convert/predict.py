@@ -1,0 +1,57 @@
+"""Judge held-out pictures with the float model and with the int8 file, side by side, one row a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr_convert.quantise import scale
+from cxr_edge import imaging, masks, preprocess
+from cxr_edge.preprocess import InputSpec
+from cxr_edge.runtime import Engine
+
+BATCH = 32
+
+
+def read_input(path: str, spec: InputSpec) -> NDArray[np.uint8]:
+    """Read one picture as the box will: uint8[1, H, W, 1]."""
+    picture = imaging.decode(imaging.read_bytes(Path(path)), (spec.width, spec.height))
+    return preprocess.to_input(picture.gray, spec)
+
+
+def side_by_side(
+    model: keras.Model, engine: Engine, rows: pd.DataFrame, spec: InputSpec, mask_threshold: float
+) -> pd.DataFrame:
+    """Predict every row with both.
+
+    Returns:
+        `rows` with `float` and `int8` (each float64[labels], the int8 one in units of 1 too), and `float_dice` and
+        `int8_dice` (NaN where there is no truth mask or no mask output).
+    """
+    records: list[dict[str, Any]] = []
+    for start in range(0, len(rows), BATCH):
+        part = rows.iloc[start : start + BATCH]
+        pixels = [read_input(path, spec) for path in part["path"]]
+        outputs = model.predict_on_batch(scale(np.concatenate(pixels)))
+        for index, mask_file in enumerate(part["mask"]):
+            result = engine.infer(pixels[index])
+            record = {"float": outputs["probabilities"][index].astype(np.float64)}
+            record["int8"] = result["probabilities"] / 256
+            if mask_file and "mask" in result:
+                lung = np.clip(np.rint(outputs["mask"][index, :, :, 0] * 256), 0, 255).astype(np.uint8)
+                record["float_dice"] = _dice(lung, mask_file, mask_threshold)
+                record["int8_dice"] = _dice(result["mask"], mask_file, mask_threshold)
+            records.append(record)
+    columns = ["float", "int8", "float_dice", "int8_dice"]
+    return rows.join(pd.DataFrame(records, index=rows.index, columns=columns))
+
+
+def _dice(lung: NDArray[np.uint8], mask_file: str, threshold: float) -> float:
+    truth, judged = masks.split_mask(masks.read_mask(mask_file))
+    predicted = masks.at_image_size(lung, truth.shape[1], truth.shape[0], threshold)
+    return masks.dice(np.asarray(predicted), truth, judged)

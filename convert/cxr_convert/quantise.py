@@ -1,0 +1,53 @@
+"""Keras model -> int8 TFLite flatbuffer, uint8 in and out, fixed batch of 1, per-channel convolutions."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from cxr_edge.preprocess import InputSpec
+from cxr_edge.runtime import Runtime
+
+
+def scale(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 0..255 -> float32 in [-1, 1]: what the Keras model sees, and what the int8 model's input scale says."""
+    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def to_int8(model: keras.Model, spec: InputSpec, pictures: Iterable[NDArray[np.uint8]]) -> bytes:
+    """Quantise `model` after training.
+
+    Args:
+        model: input float32[B, H, W, 1] in [-1, 1].
+        pictures: the representative set, each uint8[1, H, W, 1] as `cxr_edge.preprocess.to_input` makes them.
+
+    Returns:
+        A flatbuffer with uint8 input, outputs in units of 1/256, and the outputs' names in its signature.
+    """
+
+    def representative() -> Iterator[list[NDArray[np.float32]]]:
+        for pixels in pictures:
+            yield [scale(pixels)]
+
+    with tempfile.TemporaryDirectory() as folder:
+        # By way of a SavedModel with a fixed batch: from a concrete function, Keras 3 models fail (READ_VARIABLE).
+        image = keras.InputSpec(shape=(1, spec.height, spec.width, 1), dtype="float32", name="image")
+        model.export(folder, format="tf_saved_model", input_signature=[image], verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = representative
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.uint8
+        return bytes(converter.convert())
+
+
+def output_tensors(flatbuffer: bytes, runtime: Runtime) -> dict[str, str]:
+    """Map the signature's output names (`probabilities`, `mask`) to the flatbuffer's tensor names."""
+    runner = runtime.interpreter(model_content=flatbuffer).get_signature_runner()
+    return {name: detail["name"] for name, detail in runner.get_output_details().items()}
