@@ -10,7 +10,7 @@ import click
 
 from cxr_edge import __version__
 from cxr_edge.commands import ErrorMappingGroup
-from cxr_edge.errors import ExitCode, NothingFound
+from cxr_edge.errors import ExitCode, NothingFound, UsageError
 
 EPILOG = """\b
 Exit codes: 0 all judged, 1 a bug, 2 usage, 3 some images failed, 4 nothing found,
@@ -40,6 +40,8 @@ def scan(folder: Path, out: Path | None, model: Path | None, workers: int | None
 
     folder = folder.resolve()
     out = out or folder.with_name(f"{folder.name}-verdicts")
+    if out.resolve() == folder:
+        raise UsageError(f"{out} is the scanned folder itself", "choose another output folder with -o")
     stop = threading.Event()
     # A flag, not an exception: the images in hand are finished, and nothing interrupts a write.
     for number in (signal.SIGINT, signal.SIGTERM):

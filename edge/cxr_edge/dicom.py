@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,19 +23,24 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     """
     try:
         import pydicom
-        from pydicom.pixels import apply_modality_lut, apply_voi_lut
+        from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
     except ImportError as error:
         sentence = "DICOM needs an extra: pip install 'cxr-edge[dicom]'"
         raise ImageProblem(Status.FAILED, Reason.DICOM_EXTRA_MISSING, sentence) from error
     from cxr_edge.imaging import check_size, window
 
+    # pydicom quotes what it stumbles over, which may be a patient's name: nothing of that may reach a log or a row.
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", module="pydicom")
     try:
+        # The file meta lies before everything else and is never compressed; what follows may inflate without bound.
+        if pydicom.uid.DeflatedExplicitVRLittleEndian.encode() in data[:2048]:
+            raise ImageProblem(Status.FAILED, Reason.UNSUPPORTED, "a deflated DICOM data set is not read")
         dataset = pydicom.dcmread(io.BytesIO(data))
         # Before decoding: the header says how much memory the pixels will take.
         check_size(int(dataset.Columns), int(dataset.Rows))
-        pixels = dataset.pixel_array
-        if int(dataset.get("NumberOfFrames") or 1) > 1:
-            pixels = pixels[0]
+        pixels = pixel_array(dataset, index=0)
         if pixels.ndim == 3:
             pixels = pixels.mean(axis=-1)
         else:
@@ -43,5 +50,5 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     except ImageProblem:
         raise
     except Exception as error:  # pydicom and its decoders raise anything on damaged files
-        detail = " ".join(str(error).split())[:120]
-        raise ImageProblem(Status.FAILED, Reason.DAMAGED, f"the DICOM file cannot be decoded ({detail})") from error
+        sentence = f"the DICOM file cannot be decoded ({type(error).__name__})"
+        raise ImageProblem(Status.FAILED, Reason.DAMAGED, sentence) from error

@@ -42,6 +42,7 @@ class Reason(str, Enum):
     DAMAGED = "damaged"
     TOO_LARGE = "too_large"
     UNREADABLE = "unreadable"
+    UNSUPPORTED = "unsupported"
     DICOM_EXTRA_MISSING = "dicom_extra_missing"
     INTERNAL_ERROR = "internal_error"
     # rejected: the file was read, but is nothing to judge

@@ -7,12 +7,14 @@ throw becomes an `ImageProblem`: one bad file costs one row.
 from __future__ import annotations
 
 import io
+import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageChops, TiffImagePlugin
 
 from cxr_edge.errors import ImageProblem, Reason, Status
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,6 +44,8 @@ MAX_SIDE_RATIO = 8
 
 # The size and shape of every picture are checked below, before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
+# What Pillow finds odd about a file it can read is nothing that cron should mail.
+warnings.filterwarnings("ignore", module="PIL")
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            # Python sets aside at once what it is asked to read.
+            data = file.read(min(os.fstat(file.fileno()).st_size, MAX_FILE_BYTES) + 1)
     except OSError as error:
         raise ImageProblem(Status.FAILED, Reason.UNREADABLE, f"cannot be read: {error.strerror}") from error
     if not data:
@@ -97,20 +102,31 @@ def decode(data: bytes, wanted: tuple[int, int]) -> Radiograph:
     except Exception as error:
         raise _problem_with(data, error) from error
     with image:
-        check_size(*image.size)
+        orientation = _orientation(image)
+        turned = orientation in (5, 6, 7, 8)
+        width, height = image.size[::-1] if turned else image.size
+        check_size(width, height)
         try:
-            # Pillow turns TIFF by itself.
-            orientation = 1 if image.format == "TIFF" else image.getexif().get(ExifTags.Base.Orientation, 1)
-            turned = orientation in (5, 6, 7, 8)
-            width, height = image.size[::-1] if turned else image.size
             least = (2 * wanted[0], 2 * wanted[1])
             image.draft("L", least[::-1] if turned else least)
             gray = to_gray(image)
             if orientation in _UPRIGHT:
                 gray = gray.transpose(_UPRIGHT[orientation])
+            if image.format == "TIFF":  # turned by Pillow itself, before 11.x without saying so in its header
+                width, height = gray.size
             return Radiograph(np.asarray(gray, dtype=np.uint8), width, height)
         except Exception as error:  # any decoder, on any bytes: whatever it throws is that file's problem
-            raise _problem_with(data, error) from error
+            raise _problem_with(data, error, width, height) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    # Pillow turns TIFF by itself; without this look, it would decode a PNG to find EXIF behind its pixels.
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a broken EXIF block costs no readable picture
+        return 1
 
 
 def to_gray(image: Image.Image) -> Image.Image:
@@ -119,16 +135,18 @@ def to_gray(image: Image.Image) -> Image.Image:
     Modes of more than 8 bits carry no display window in PNG and TIFF, so they are windowed to the picture's own
     0.1 to 99.9 percentiles; a marker pixel of 65535 then cannot darken the rest.
     """
-    if image.mode == "L":
+    if image.mode in _WIDE_MODES:
+        wide = window(np.asarray(image))
+        # Pillow inverts WhiteIsZero (TIFF 6.0, tag 262) for 8 bits, but not for more.
+        negative = isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0
+        return Image.fromarray(255 - wide if negative else wide)
+    if image.mode == "L" and "transparency" not in image.info:
         image.load()
         return image
-    if image.mode in _WIDE_MODES:
-        return Image.fromarray(window(np.asarray(image)))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        picture = image.convert("RGBA")
-        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
-        black.alpha_composite(picture)
-        return black.convert("L")
+        # Gray times opacity is what lies over black.
+        gray, opacity = image.convert("RGBA").convert("LA").split()
+        return ImageChops.multiply(gray, opacity)
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "P"):
         image = image.convert("RGB")
     return image.convert("L")
@@ -139,19 +157,26 @@ def window(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 
     Values that are not finite count as black. A flat picture becomes black.
     """
-    numbers = values.astype(np.float32)
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        numbers = np.where(finite, numbers, numbers[finite].min() if finite.any() else 0)
     # A quarter of a million samples settle a percentile; a 50-megapixel sort would take seconds.
-    step = max(1, int((numbers.size / 250_000) ** 0.5))
-    low, high = np.percentile(numbers[::step, ::step], (0.1, 99.9))
+    step = max(1, int((values.size / 250_000) ** 0.5))
+    low, high = _range_of(values[::step, ::step], (0.1, 99.9))
     if high <= low:
-        low, high = float(numbers.min()), float(numbers.max())
-    if high <= low:
-        return np.zeros(numbers.shape, np.uint8)
-    scaled = (numbers - np.float32(low)) * np.float32(255 / (high - low))
-    return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
+        low, high = _range_of(values, (0, 100))
+    gray = np.zeros(values.shape, np.uint8)
+    if high > low:
+        # By bands of rows: floats of a whole picture would take four times its memory.
+        for band in range(0, len(values), 256):
+            numbers = np.nan_to_num(values[band : band + 256].astype(np.float64), nan=low, posinf=low, neginf=low)
+            gray[band : band + 256] = np.clip(np.rint((numbers - low) * (255 / (high - low))), 0, 255)
+    return gray
+
+
+def _range_of(values: NDArray[np.generic], percentiles: tuple[float, float]) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 0.0
+    low, high = np.percentile(finite, percentiles)
+    return float(low), float(high)
 
 
 def check_size(width: int, height: int) -> None:
@@ -171,14 +196,23 @@ def check_size(width: int, height: int) -> None:
         raise ImageProblem(Status.REJECTED, Reason.TOO_SMALL, sentence, width, height)
 
 
-def _problem_with(data: bytes, error: Exception) -> ImageProblem:
+def _claims_to_be_an_image(data: bytes) -> bool:
+    bmp_headers = (12, 16, 40, 52, 56, 64, 108, 124)
+    if data.startswith(b"BM"):
+        return int.from_bytes(data[14:18], "little") in bmp_headers
+    return data.startswith(_SIGNATURES) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP")
+
+
+def _problem_with(data: bytes, error: Exception, width: int = 0, height: int = 0) -> ImageProblem:
     if isinstance(error, MemoryError):
         return ImageProblem(Status.FAILED, Reason.TOO_LARGE, "there is not enough memory to decode this picture")
-    if data.startswith(_SIGNATURES):
+    if _claims_to_be_an_image(data):
         detail = " ".join(str(error).split())[:120] or type(error).__name__
         # Pillow's own text names the in-memory stream, which means nothing to a technician.
         if "cannot identify" in detail:
             detail = "its header is incomplete or of an unknown kind"
-        return ImageProblem(Status.FAILED, Reason.DAMAGED, f"the picture is cut short or damaged ({detail})")
+        return ImageProblem(
+            Status.FAILED, Reason.DAMAGED, f"the picture is cut short or damaged ({detail})", width, height
+        )
     sentence = "not a JPEG, PNG, BMP, TIFF, WebP or DICOM file, whatever its name says"
     return ImageProblem(Status.FAILED, Reason.NOT_AN_IMAGE, sentence)

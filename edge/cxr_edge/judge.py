@@ -50,7 +50,9 @@ def calibrate(quantised: NDArray[np.uint8], temperature: float) -> NDArray[np.fl
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; here p^(1/T), normalised, which is the
     same as dividing the logits. An output of 0 counts as half a quantum, for its logarithm.
     """
-    p = np.maximum(quantised.astype(np.float64), 0.5) ** (1 / temperature)
+    logits = np.log(np.maximum(quantised.astype(np.float64), 0.5))
+    # Relative to the largest, so that no temperature overflows.
+    p = np.exp((logits - logits.max(axis=-1, keepdims=True)) / temperature)
     return np.asarray(p / p.sum(axis=-1, keepdims=True))
 
 

@@ -1,26 +1,24 @@
 """What has been judged, across nights and crashes.
 
     OUT/ledger.sqlite   table `verdicts`: each CSV line, by (path, sha256, model);
-                        table `files`: each path as last seen;
-                        table `meta`: how many bytes of verdicts.csv are committed
-    OUT/verdicts.csv    the same lines, in the order of their ids
+                        table `files`: each path as last seen; table `meta`: the CSV's header line
+    OUT/verdicts.csv    the header and the same lines, in the order of their ids
 
-Invariant: the first `csv_bytes` bytes of verdicts.csv are the header and the lines of `verdicts`. A batch is appended
-to the CSV and synced first, then committed with the new length. A crash in between leaves a tail that nobody
-committed; the next start cuts it off, and those files are judged again. A CSV that somebody edited or deleted is kept
-aside and written anew. One thread, one process (see `lock.py`).
+Invariant: verdicts.csv begins with the header and the lines of `verdicts`, byte for byte. A batch is appended to the
+CSV and synced first, then committed. A crash in between leaves a tail that nobody committed; the next start cuts it
+off, and those files are judged again. A CSV that somebody edited, or whose ledger is lost, is kept aside and written
+anew. One thread, one process (see `lock.py`).
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from cxr_edge.discover import FoundFile
 from cxr_edge.errors import OutputUnwritable, Reason, UsageError
@@ -62,8 +60,7 @@ class Ledger:
             self._database.execute("PRAGMA synchronous = FULL")
             with self._database:
                 self._database.executescript(_SCHEMA)
-            self._check_labels()
-            self._repair()
+            self._repair(is_new=self._check_labels())
             # Unbuffered: what a full disk refuses must not be tried again when the file is closed.
             self._csv = self._csv_path.open("ab", buffering=0)
         except (OSError, sqlite3.Error) as error:
@@ -127,7 +124,6 @@ class Ledger:
         while rest:
             rest = rest[self._csv.write(rest) :]
         os.fsync(self._csv.fileno())
-        self._set("csv_bytes", self._get("csv_bytes") + len(data))
 
     def _see(self, found: FoundFile) -> None:
         self._database.execute(
@@ -140,57 +136,50 @@ class Ledger:
             (found.name, found.size, found.mtime_ns, sha256, self._model),
         )
 
-    def _check_labels(self) -> None:
+    def _check_labels(self) -> bool:
+        """Refuse verdicts under another header; return whether this ledger is new."""
         first = header(self._labels)
-        if (stored := self._get("header")) is None:
-            with self._database:
-                self._set("header", first)
-                self._set("csv_bytes", 0)
-        elif stored != first:
+        with self._database:
+            insert = self._database.execute("INSERT OR IGNORE INTO meta VALUES ('header', ?)", (first,))
+        (stored,) = self._database.execute("SELECT value FROM meta WHERE key = 'header'").fetchone()
+        if stored != first:
             raise UsageError(
                 f"{self._out} holds verdicts of a model with other labels", "choose another output folder with -o"
             )
+        return insert.rowcount == 1
 
-    def _repair(self) -> None:
+    def _repair(self, *, is_new: bool) -> None:
         """Make the CSV what the ledger says: cut an uncommitted tail, or write a CSV anew that is not ours any more."""
-        committed = self._get("csv_bytes")
-        if committed and self._is_ours(committed):
-            if self._csv_path.stat().st_size > committed:
-                os.truncate(self._csv_path, committed)
+        if not is_new and (committed := self._committed_length()) is not None:
+            os.truncate(self._csv_path, committed)
             return
-        if committed and self._csv_path.exists():
-            stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        if self._csv_path.exists():
+            stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
             self._csv_path.replace(self._csv_path.with_name(f"verdicts.edited-{stamp}.csv"))
         temp = self._csv_path.with_name(".verdicts.csv.tmp")
-        length = 0
         with temp.open("wb") as file:
-            length += file.write(self._get("header").encode())
-            for (line,) in self._database.execute("SELECT line FROM verdicts ORDER BY id"):
-                length += file.write(line.encode())
+            for line in self._lines():
+                file.write(line)
             file.flush()
             os.fsync(file.fileno())
         temp.replace(self._csv_path)
         sync_folder(self._out)
-        with self._database:
-            self._set("csv_bytes", length)
 
-    def _is_ours(self, committed: int) -> bool:
-        """Whether the CSV's committed part ends as it was written: cheap, and any spreadsheet changes it."""
-        last = self._database.execute("SELECT line FROM verdicts ORDER BY id DESC LIMIT 1").fetchone()
-        tail = (last[0] if last else self._get("header")).encode()
+    def _committed_length(self) -> int | None:
+        """Bytes of the CSV that the ledger knows, if it begins with them; None if it does not."""
         try:
             with self._csv_path.open("rb") as file:
-                file.seek(committed - len(tail))
-                return bool(file.read(len(tail)) == tail)
+                for line in self._lines():
+                    if file.read(len(line)) != line:
+                        return None
+                return file.tell()
         except FileNotFoundError:
-            return False
+            return None
 
-    def _get(self, key: str) -> Any:
-        row = self._database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
-
-    def _set(self, key: str, value: str | int) -> None:
-        self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+    def _lines(self) -> Iterator[bytes]:
+        yield header(self._labels).encode()
+        for (line,) in self._database.execute("SELECT line FROM verdicts ORDER BY id"):
+            yield line.encode()
 
 
 def _unwritable(out: Path, error: Exception) -> OutputUnwritable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ def at_image_size(lung: NDArray[np.uint8], width: int, height: int, threshold: f
         A mode "1" image. Probabilities are interpolated before they are cut, so edges are finer than the grid.
     """
     # A look-up table straight to 1 bit: Pillow's convert("1") would dither, and an 8-bit PNG costs twice the time.
-    cut = round(threshold * 256)
+    cut = math.ceil(threshold * 256)
     table = [0] * cut + [255] * (256 - cut)
     return Image.fromarray(lung).resize((width, height), Image.Resampling.BILINEAR).point(table, "1")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,27 @@ from cxr_edge.preprocess import InputSpec
 
 MANIFEST_VERSION = 1
 SHIPPED = Path(__file__).parent / "models" / "cxr-multitask.tflite"
+_NUMBER = (int, float)
+_MANIFEST_FIELDS = {
+    "name": str,
+    "task": str,
+    "labels": list,
+    "input": dict,
+    "outputs": dict,
+    "temperature": _NUMBER,
+    "uncertain_below": _NUMBER,
+    "mask_threshold": _NUMBER,
+    "tflite_sha256": str,
+    "about": dict,
+}
+_INPUT_FIELDS = {
+    "height": int,
+    "width": int,
+    "channels": int,
+    "resampling": str,
+    "low_percentile": _NUMBER,
+    "high_percentile": _NUMBER,
+}
 _MAKE_ONE = "convert a Keras model with cxr-convert, or leave --model out to use the shipped one"
 
 
@@ -81,7 +103,7 @@ def read(path: Path) -> ModelFile:
             start = min(entry.header_offset for entry in archive.infolist())
             text = archive.read("manifest.json").decode()
             card = archive.read("MODEL_CARD.md").decode()
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+    except Exception as error:  # zipfile raises anything on damaged archives
         raise ModelRefused(f"{path} does not describe itself, or is cut short ({error})", _MAKE_ONE) from error
     manifest = parse_manifest(text, str(path))
     if hashlib.sha256(content[:start]).hexdigest() != manifest.tflite_sha256:
@@ -93,15 +115,28 @@ def parse_manifest(text: str, name: str) -> Manifest:
     """Parse and validate manifest JSON; `name` is the model's, for messages. Raises ModelRefused."""
     try:
         raw = json.loads(text)
+        if not isinstance(raw, dict):
+            raise ValueError("it is no JSON object")
         version = raw.pop("manifest_version")
         if not isinstance(version, int) or version > MANIFEST_VERSION:
             remedy = "update cxr-edge on this box"
             raise ModelRefused(f"{name} has a manifest of version {version}, newer than {MANIFEST_VERSION}", remedy)
+        _require(raw, _MANIFEST_FIELDS, "manifest")
+        _require(raw["input"], _INPUT_FIELDS, "input")
         manifest = Manifest(**{**raw, "input": InputSpec(**raw["input"]), "labels": tuple(raw["labels"])})
         _validate(manifest)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelRefused(f"{name} has a manifest that makes no sense: {error}", _MAKE_ONE) from error
     return manifest
+
+
+def _require(raw: Any, kinds: dict[str, Any], name: str) -> None:
+    """Every field and nothing else: a default taken for a missing threshold would judge people."""
+    if not isinstance(raw, dict) or set(raw) != set(kinds):
+        raise ValueError(f"the fields of {name} are not {', '.join(kinds)}")
+    for key, kind in kinds.items():
+        if not isinstance(raw[key], kind) or isinstance(raw[key], bool):
+            raise ValueError(f"{key} is {raw[key]!r}")
 
 
 def _validate(manifest: Manifest) -> None:
@@ -110,9 +145,11 @@ def _validate(manifest: Manifest) -> None:
         raise ValueError(f"task {manifest.task!r} is unknown")
     if len(labels) < 2 or len(set(labels)) != len(labels) or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"labels {labels!r} are not at least two different words")
+    if "uncertain" in labels:
+        raise ValueError("a label is called 'uncertain', which is a verdict of its own")
     if "probabilities" not in manifest.outputs or not set(manifest.outputs) <= {"probabilities", "mask"}:
         raise ValueError(f"outputs {sorted(manifest.outputs)} are not probabilities and, at most, mask")
-    if not manifest.temperature > 0:
+    if not 0 < manifest.temperature < math.inf:
         raise ValueError(f"temperature {manifest.temperature} is not positive")
     if not (0 <= manifest.uncertain_below <= 1 and 0 < manifest.mask_threshold < 1):
         raise ValueError("a threshold is outside 0 to 1")

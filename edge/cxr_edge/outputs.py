@@ -8,8 +8,10 @@ OUT/.tmp/                where masks are written before they are renamed into pl
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
+import re
 import shutil
 import threading
 import zlib
@@ -36,6 +38,8 @@ AFTER = (
 )
 NAME_LIMIT = 255
 """Bytes in one path component, on every common file system."""
+PATH_LIMIT = 2048
+"""Bytes in a path relative to the scanned folder; Linux refuses 4096, of which the output folder takes its share."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +100,25 @@ def _decimals(value: float | None, places: int) -> str:
 def _line(cells: list[str]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return text.getvalue()
+    # A decoder's message may quote bytes that UTF-8 cannot hold.
+    return text.getvalue().encode("utf-8", "backslashreplace").decode()
 
 
 def mask_name(name: str) -> str:
     """Path of the mask, relative to the output folder: `masks/<name>.png`, cut where a file system would refuse it."""
-    parent, _, last = name.rpartition("/")
-    if len(f"{last}.png".encode()) > NAME_LIMIT:
-        import hashlib
+    if len(name.encode()) > PATH_LIMIT:
+        return f"masks/~{hashlib.sha256(name.encode()).hexdigest()}.png"
+    *parents, last = name.split("/")
+    # A folder that ends in .png would stand where a mask must lie, so it gets a tilde (and one more, if it has some).
+    folders = [re.sub(r"\.png~*$", r"\g<0>~", part) for part in parents]
+    return "/".join(["masks", *(_fitting(part, "") for part in folders), _fitting(last, ".png")])
 
-        digest = hashlib.sha256(last.encode()).hexdigest()[:16]
-        last = last.encode()[: NAME_LIMIT - 24].decode("utf-8", "ignore") + "~" + digest
-    return "/".join(part for part in ("masks", parent, f"{last}.png") if part)
+
+def _fitting(part: str, suffix: str) -> str:
+    if len(f"{part}{suffix}".encode()) <= NAME_LIMIT:
+        return part + suffix
+    digest = hashlib.sha256(part.encode()).hexdigest()[:16]
+    return part.encode()[: NAME_LIMIT - 24].decode("utf-8", "ignore") + "~" + digest + suffix
 
 
 class MaskWriter:

@@ -19,12 +19,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model wants to see: pixels `height` x `width`, and the percentiles (0 to 100) that become 0 and 255."""
+    """What a model wants to see: pixels `height` x `width`, and the percentiles (0 to 100) that become 0 and 255.
+
+    Raises:
+        ValueError: it wants what this version cannot prepare: other channels, resampling or percentiles.
+    """
 
     height: int = 224
     width: int = 224
+    channels: int = 1
+    resampling: str = "triangle"
     low_percentile: float = 2.0
     high_percentile: float = 98.0
+
+    def __post_init__(self) -> None:
+        if (self.channels, self.resampling) != (1, "triangle"):
+            raise ValueError(f"an input of {self.channels} channels, resampled by {self.resampling!r}, is unknown")
+        if not 0 <= self.low_percentile < self.high_percentile <= 100:
+            raise ValueError(f"percentiles {self.low_percentile} and {self.high_percentile} make no range")
 
 
 def to_input(gray: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
@@ -54,5 +66,5 @@ def stretch(gray: NDArray[np.uint8], low_percentile: float, high_percentile: flo
 def percentile_levels(gray: NDArray[np.uint8], low_percentile: float, high_percentile: float) -> tuple[int, int]:
     """Return the gray levels (0 to 255) at two percentiles (0 to 100), from the histogram of uint8[H, W]."""
     cumulated = np.cumsum(np.bincount(gray.ravel(), minlength=256))
-    low, high = np.searchsorted(cumulated, (gray.size * low_percentile / 100, gray.size * high_percentile / 100))
+    low, high = np.searchsorted(cumulated, [max(1, gray.size * p / 100) for p in (low_percentile, high_percentile)])
     return int(low), int(min(high, 255))

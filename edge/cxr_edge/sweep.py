@@ -167,7 +167,7 @@ def sweep(
         worker = Judge(model, engines, mask_writer)
         batch = _Batch(ledger, tally, progress)
         with ThreadPoolExecutor(workers, thread_name_prefix="judge") as pool:
-            in_flight: deque[tuple[FoundFile, Future[Row | None]]] = deque()
+            in_flight: deque[_InHand] = deque()
             try:
                 for found in discover(folder, leave_out=out, warn=warn):
                     if stop():
@@ -179,25 +179,28 @@ def sweep(
                         _count_known(tally, known)
                         progress()
                         continue
-                    in_flight.append((found, pool.submit(worker.row, found, known.sha256 if known else "")))
+                    future = pool.submit(worker.row, found, known.sha256 if known else "")
+                    in_flight.append(_InHand(found, known, future))
                     # Two for each worker keep all of them busy while one large image holds up the order.
                     if len(in_flight) >= 2 * workers + 2:
-                        batch.add(*_result(in_flight))
+                        batch.add(in_flight.popleft())
                 while in_flight:
-                    batch.add(*_result(in_flight))
+                    batch.add(in_flight.popleft())
                 batch.commit()
             except BaseException:
-                for _, future in in_flight:
-                    future.cancel()
+                for in_hand in in_flight:
+                    in_hand.future.cancel()
                 raise
         mask_writer.close()
     tally.seconds = time.perf_counter() - start
     return tally
 
 
-def _result(in_flight: deque[tuple[FoundFile, Future[Row | None]]]) -> tuple[FoundFile, Row | None]:
-    found, future = in_flight.popleft()
-    return found, future.result()
+@dataclass(frozen=True)
+class _InHand:
+    found: FoundFile
+    known: Known | None
+    future: Future[Row | None]
 
 
 def _count_known(tally: Tally, known: Known) -> None:
@@ -213,13 +216,13 @@ class _Batch:
         self._rows: list[tuple[FoundFile, Row | None]] = []
         self._since = time.monotonic()
 
-    def add(self, found: FoundFile, row: Row | None) -> None:
-        self._rows.append((found, row))
-        if row is None:
-            self._tally.known += 1
-            self._tally.images += 1
-        else:
+    def add(self, in_hand: _InHand) -> None:
+        row = in_hand.future.result()
+        self._rows.append((in_hand.found, row))
+        if row:
             self._tally.add(row)
+        elif in_hand.known:
+            _count_known(self._tally, in_hand.known)
         self._progress()
         if len(self._rows) >= BATCH_ROWS or time.monotonic() - self._since > BATCH_SECONDS:
             self.commit()

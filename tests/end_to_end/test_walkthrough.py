@@ -1,0 +1,90 @@
+"""Every command of the docs, run as it stands: phantoms -> table -> model.keras -> model.tflite -> verdicts.csv."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cxr_edge import model_file
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def commands(page: str) -> list[str]:
+    """The lines of all ```sh blocks of a page."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, shell=True, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=600
+    )
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("walk")
+    lines = commands("docs/training.md")
+    assert len(lines) >= 6
+    for line in lines:
+        done = run(line, folder)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    return folder
+
+
+def test_the_run_folder_is_complete(walked: Path) -> None:
+    run_folder = walked / "runs" / "first"
+    for name in ("model.keras", "model.json", "training_log.csv", "curves.png", "evaluation/confusion_test.png"):
+        assert (run_folder / name).stat().st_size > 0
+    evaluation = json.loads((run_folder / "evaluation" / "evaluation.json").read_text())
+    assert set(evaluation["splits"]) == {"validation", "test"}
+    test = evaluation["splits"]["test"]
+    assert sum(map(sum, test["confusion_matrix"])) == test["pictures"]
+    assert set(test["by_origin"]) == {"clinic-a", "clinic-b"}
+    assert test["dice"] is not None
+    assert set(test["sensitivity"]) == {"normal", "pneumonia"}
+
+
+def test_the_model_file_describes_itself(walked: Path) -> None:
+    model = model_file.read(walked / "first.tflite")
+    about = model.manifest.about
+    assert model.manifest.labels == ("normal", "pneumonia")
+    assert set(model.manifest.outputs) == {"probabilities", "mask"}
+    assert about["parity"]["pictures"] > 0
+    assert {record["origin"] for record in about["figures"]} == {"all", "clinic-a", "clinic-b"}
+    assert "never a diagnosis" in model.card
+    listing = run("unzip -l first.tflite", walked).stdout
+    assert all(name in listing for name in ("manifest.json", "labels.txt", "MODEL_CARD.md"))
+
+
+def test_the_scan_has_a_row_and_a_mask_for_each_picture(walked: Path) -> None:
+    with (walked / "verdicts" / "verdicts.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    pictures = sorted((walked / "source" / "images").iterdir())
+    assert [row["path"] for row in rows] == [path.name for path in pictures]
+    for row in rows:
+        assert row["status"] == "ok"
+        with Image.open(walked / "verdicts" / row["mask"]) as mask:
+            assert (str(mask.width), str(mask.height)) == (row["width"], row["height"])
+
+
+def test_the_readme_commands_exist(tmp_path: Path) -> None:
+    lines = commands("README.md")
+    assert {"make demo", "make test"} <= set(lines)
+    for line in lines:
+        if line.startswith("make "):
+            done = run(f"{line} --dry-run", ROOT)
+        else:
+            run(f"{sys.executable} -m cxr_edge.phantom incoming --count 2", tmp_path)
+            done = run(line, tmp_path)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
