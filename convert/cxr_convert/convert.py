@@ -67,6 +67,7 @@ def convert(model_path: Path, table_path: Path, out: Path, licence: str, seed: i
         "licence": licence,
         "tool": description["tool"],
         "parity_runtime": f"{runtime.name} {runtime.version}",
+        "minimum_runtime": f"TensorFlow Lite {quantise.minimum_runtime(flatbuffer)}",
         "calibration_pictures": len(chosen),
         "keras_sha256": table.digest(model_path),
         "table_sha256": table.digest(table_path),

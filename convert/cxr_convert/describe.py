@@ -68,6 +68,7 @@ def _facts(manifest: Manifest) -> str:
         f"{about['ece_before']:.3f} before, {about['ece_after']:.3f} after",
         f"Uncertain: below a calibrated probability of {manifest.uncertain_below:.3f}, from which on "
         f"{about['reliable']:.0%} of the verdicts were right on `validation`, where the threshold was chosen",
+        f"Runs on: {about['minimum_runtime']} and later; compared here on {about['parity_runtime']}",
         f"Made by: {about['tool']}",
         f"Licence of the weights: {about['licence']}",
         f"Digests (SHA-256): flatbuffer {manifest.tflite_sha256[:12]}, Keras model {about['keras_sha256'][:12]}, "

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import keras
 import numpy as np
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from cxr_edge.preprocess import InputSpec
@@ -45,6 +46,15 @@ def to_int8(model: keras.Model, spec: InputSpec, pictures: Iterable[NDArray[np.u
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.uint8
         return bytes(converter.convert())
+
+
+def minimum_runtime(flatbuffer: bytes) -> str:
+    """The TensorFlow Lite version from which on every operator of the flatbuffer is known, as the converter says."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(flatbuffer))
+    for entry in model.metadata:
+        if entry.name == b"min_runtime_version":
+            return bytes(model.buffers[entry.buffer].data).rstrip(b"\0").decode()
+    raise ValueError("the converter named no minimum runtime version")
 
 
 def output_tensors(flatbuffer: bytes, runtime: Runtime) -> dict[str, str]:

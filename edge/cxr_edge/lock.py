@@ -24,20 +24,21 @@ def hold(out: Path) -> Iterator[None]:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        file = (out / ".lock").open("a+")
+        # Unbuffered: what a full disk refuses must not be tried again when the file is closed.
+        file = (out / ".lock").open("a+b", buffering=0)
     except OSError as error:
         raise unwritable(out, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            since = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode())
         except BlockingIOError as error:
             file.seek(0)
-            owner = file.read().strip() or "an unknown process"
-            raise OutputLocked(
-                f"{out} is held by another sweep: {owner}", "wait for it, or choose another -o"
-            ) from error
-        since = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
-        file.flush()
+            owner = file.read().decode(errors="replace").strip() or "an unknown process"
+            message = f"{out} is held by another sweep: {owner}"
+            raise OutputLocked(message, "wait for it, or choose another -o") from error
+        except OSError as error:
+            raise unwritable(out, error) from error
         yield

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cxr_edge.errors import Status
+from cxr_edge.discover import printable
+from cxr_edge.errors import OutputUnwritable, Status
 from cxr_edge.sweep import Tally
 
 NOT_A_DIAGNOSIS = "Research and triage aid, never a diagnosis."
@@ -33,11 +35,16 @@ def progress_bar(total: Callable[[], int]) -> Iterator[Callable[[], None]]:
 
 
 def print_summary(tally: Tally, folder: Path, out: Path, model: str, runtime: str) -> None:
-    """Print what a sweep did to stdout: verdicts, what got none and why, the rate, and where the files are."""
+    """Print what a sweep did to stdout: verdicts, what got none and why, the rate, and where the files are.
+
+    Raises:
+        OutputUnwritable: stdout is closed or its disk is full; all verdicts are recorded by then.
+    """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"cxr-edge: {folder}", title_justify="left")
+    table = Table(title=Text(f"cxr-edge: {printable(folder)}"), title_justify="left")
     table.add_column("verdict")
     table.add_column("files", justify="right")
     for verdict, count in tally.verdicts.most_common():
@@ -49,12 +56,18 @@ def print_summary(tally: Tally, folder: Path, out: Path, model: str, runtime: st
     table.add_row("judged now", str(tally.judged))
     table.add_row("known from before", str(tally.known))
     console = Console(width=None if sys.stdout.isatty() else 100, soft_wrap=True, highlight=False)
-    console.print(table)
-    for reason, count in tally.problems.most_common():
-        console.print(f"  without a verdict: {count} {reason.value}", markup=False)
-    rate = f", {tally.judged / tally.seconds:.1f} images/s" if tally.judged else ""
-    console.print(f"time      {tally.seconds:.1f} s{rate}", markup=False)
-    console.print(f"verdicts  {out / 'verdicts.csv'}", markup=False)
-    console.print(f"masks     {out / 'masks'}", markup=False)
-    console.print(f"model     {model}; {runtime}", markup=False)
-    console.print(NOT_A_DIAGNOSIS, markup=False)
+    try:
+        console.print(table)
+        for reason, count in tally.problems.most_common():
+            console.print(f"  without a verdict: {count} {reason.value}", markup=False)
+        rate = f", {tally.judged / tally.seconds:.1f} images/s" if tally.judged else ""
+        console.print(f"time      {tally.seconds:.1f} s{rate}", markup=False)
+        console.print(f"verdicts  {printable(out / 'verdicts.csv')}", markup=False)
+        console.print(f"masks     {printable(out / 'masks')}", markup=False)
+        console.print(f"model     {model}; {runtime}", markup=False)
+        console.print(NOT_A_DIAGNOSIS, markup=False)
+    except OSError as error:
+        # What is left in the buffer would fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        message = f"the summary cannot be written to standard output: {error.strerror}"
+        raise OutputUnwritable(message, f"all verdicts are in {printable(out / 'verdicts.csv')}") from error

@@ -65,9 +65,17 @@ def scan(*arguments: str | Path, **options: Any) -> Done:
     return subprocess.run(command, check=False, **options)
 
 
-def started(*arguments: str | Path) -> subprocess.Popen[str]:
+@contextmanager
+def started(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A running sweep, which does not outlive a failed test."""
     command = [SCRIPT, "scan", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def rows(out: Path) -> list[dict[str, str]]:
