@@ -39,6 +39,8 @@ def scan(folder: Path, out: Path | None, model: Path | None, workers: int | None
     from cxr_edge.sweep import sweep
 
     folder = folder.resolve()
+    if not out and not folder.name:
+        raise UsageError(f"there is no place beside {folder} for its verdicts", "name an output folder with -o")
     out = out or folder.with_name(f"{folder.name}-verdicts")
     if out.resolve() == folder:
         raise UsageError(f"{out} is the scanned folder itself", "choose another output folder with -o")
@@ -70,6 +72,20 @@ def scan(folder: Path, out: Path | None, model: Path | None, workers: int | None
     if tally.exit_code is ExitCode.NOTHING_FOUND:
         raise NothingFound(f"{folder} holds no radiograph ({tally.found} other files)", "check the folder's name")
     raise SystemExit(tally.exit_code)
+
+
+@main.group()
+def model() -> None:
+    """Look at model files."""
+
+
+@model.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+def show(file: Path | None) -> None:
+    """Print the card of a model: its data, licences and figures; without FILE, of the shipped one."""
+    from cxr_edge import model_file
+
+    click.echo(model_file.read(file or model_file.SHIPPED).card)
 
 
 def _cores() -> int:

@@ -29,7 +29,7 @@ def discover(folder: Path, *, leave_out: Path, warn: Callable[[str], None]) -> I
         leave_out: a directory that is not entered: the sweep's own output.
         warn: told of each directory that cannot be read, and why.
     """
-    left_out = leave_out.resolve()
+    folder, left_out = folder.resolve(), leave_out.resolve()
     # A stack of listings, not recursion: a path may have more levels than Python's stack.
     levels = [_listing(folder, warn)]
     while levels:
@@ -40,7 +40,7 @@ def discover(folder: Path, *, leave_out: Path, warn: Callable[[str], None]) -> I
         path = Path(entry.path)
         try:
             if entry.is_dir(follow_symlinks=False):
-                if path.resolve() != left_out:
+                if path != left_out:
                     levels.append(_listing(path, warn))
             elif entry.is_file(follow_symlinks=False):
                 stat = entry.stat(follow_symlinks=False)

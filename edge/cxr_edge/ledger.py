@@ -60,7 +60,8 @@ class Ledger:
             self._database.execute("PRAGMA synchronous = FULL")
             with self._database:
                 self._database.executescript(_SCHEMA)
-            self._repair(is_new=self._check_labels())
+            self._check_labels()
+            self._repair()
             # Unbuffered: what a full disk refuses must not be tried again when the file is closed.
             self._csv = self._csv_path.open("ab", buffering=0)
         except (OSError, sqlite3.Error) as error:
@@ -96,7 +97,8 @@ class Ledger:
         """
         try:
             with self._database:
-                lines, folders = [], set()
+                lines: list[str] = []
+                folders: set[Path] = set()
                 for found, row in batch:
                     if row is None:
                         self._see(found)
@@ -110,7 +112,8 @@ class Ledger:
                     if added:
                         lines.append(line)
                     if row.mask:
-                        folders.add((self._out / row.mask).parent)
+                        # Up to the output folder: a new folder's own name must be durable as well.
+                        folders.update(self._out / folder for folder in Path(row.mask).parents)
                     if row.reason_code is not Reason.UNREADABLE:
                         self._remember(found, row.sha256)
                 for folder in folders:
@@ -136,21 +139,22 @@ class Ledger:
             (found.name, found.size, found.mtime_ns, sha256, self._model),
         )
 
-    def _check_labels(self) -> bool:
-        """Refuse verdicts under another header; return whether this ledger is new."""
-        first = header(self._labels)
-        with self._database:
-            insert = self._database.execute("INSERT OR IGNORE INTO meta VALUES ('header', ?)", (first,))
-        (stored,) = self._database.execute("SELECT value FROM meta WHERE key = 'header'").fetchone()
-        if stored != first:
+    def _check_labels(self) -> None:
+        if self._stored_header() not in (None, header(self._labels)):
             raise UsageError(
                 f"{self._out} holds verdicts of a model with other labels", "choose another output folder with -o"
             )
-        return insert.rowcount == 1
 
-    def _repair(self, *, is_new: bool) -> None:
-        """Make the CSV what the ledger says: cut an uncommitted tail, or write a CSV anew that is not ours any more."""
-        if not is_new and (committed := self._committed_length()) is not None:
+    def _stored_header(self) -> str | None:
+        row = self._database.execute("SELECT value FROM meta WHERE key = 'header'").fetchone()
+        return str(row[0]) if row else None
+
+    def _repair(self) -> None:
+        """Make the CSV what the ledger says: cut an uncommitted tail, or write a CSV anew that is not ours any more.
+
+        A ledger without a header is new: whatever CSV lies there is not its own.
+        """
+        if self._stored_header() and (committed := self._committed_length()) is not None:
             os.truncate(self._csv_path, committed)
             return
         if self._csv_path.exists():
@@ -164,6 +168,8 @@ class Ledger:
             os.fsync(file.fileno())
         temp.replace(self._csv_path)
         sync_folder(self._out)
+        with self._database:
+            self._database.execute("INSERT OR IGNORE INTO meta VALUES ('header', ?)", (header(self._labels),))
 
     def _committed_length(self) -> int | None:
         """Bytes of the CSV that the ledger knows, if it begins with them; None if it does not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -55,17 +56,23 @@ def print_summary(tally: Tally, folder: Path, out: Path, model: str, runtime: st
     table.add_section()
     table.add_row("judged now", str(tally.judged))
     table.add_row("known from before", str(tally.known))
-    console = Console(width=None if sys.stdout.isatty() else 100, soft_wrap=True, highlight=False)
+    # Into memory first: rich would answer a reader that has left with exit code 1.
+    summary, terminal = io.StringIO(), sys.stdout.isatty()
+    console = Console(
+        file=summary, force_terminal=terminal, width=None if terminal else 100, soft_wrap=True, highlight=False
+    )
+    console.print(table)
+    for reason, count in tally.problems.most_common():
+        console.print(f"  without a verdict: {count} {reason.value}", markup=False)
+    rate = f", {tally.judged / tally.seconds:.1f} images/s" if tally.judged else ""
+    console.print(f"time      {tally.seconds:.1f} s{rate}", markup=False)
+    console.print(f"verdicts  {printable(out / 'verdicts.csv')}", markup=False)
+    console.print(f"masks     {printable(out / 'masks')}", markup=False)
+    console.print(f"model     {model}; {runtime}", markup=False)
+    console.print(NOT_A_DIAGNOSIS, markup=False)
     try:
-        console.print(table)
-        for reason, count in tally.problems.most_common():
-            console.print(f"  without a verdict: {count} {reason.value}", markup=False)
-        rate = f", {tally.judged / tally.seconds:.1f} images/s" if tally.judged else ""
-        console.print(f"time      {tally.seconds:.1f} s{rate}", markup=False)
-        console.print(f"verdicts  {printable(out / 'verdicts.csv')}", markup=False)
-        console.print(f"masks     {printable(out / 'masks')}", markup=False)
-        console.print(f"model     {model}; {runtime}", markup=False)
-        console.print(NOT_A_DIAGNOSIS, markup=False)
+        sys.stdout.write(summary.getvalue())
+        sys.stdout.flush()
     except OSError as error:
         # What is left in the buffer would fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

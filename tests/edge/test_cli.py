@@ -214,6 +214,16 @@ def test_a_stdout_that_cannot_be_written_is_no_bug(folder: Path, out: Path) -> N
     assert_whole(out, ["a.png", "b.png"])
 
 
+def test_a_reader_of_stdout_that_has_left_is_no_bug(folder: Path, out: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = scan(folder, "-o", out, capture_output=False, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.returncode != ExitCode.BUG
+    assert "Traceback" not in done.stderr
+    assert_whole(out, ["a.png", "b.png"])
+
+
 # The hostile folder
 
 

@@ -172,6 +172,22 @@ def test_a_lost_or_ruined_ledger_never_costs_the_verdicts(out: Path, damage: byt
     assert before in [path.read_bytes() for path in out.glob("*.csv")]
 
 
+def test_a_lost_ledger_and_a_crash_before_the_repair_cost_no_verdicts(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = csv_bytes(out)
+    (out / "ledger.sqlite").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "_repair", crash)
+        with pytest.raises(KeyboardInterrupt):
+            Ledger(out, LABELS, MODEL)
+    reopen(out)
+    assert before in [path.read_bytes() for path in out.glob("*.csv")]
+
+
 # Repair
 
 
