@@ -74,12 +74,12 @@ def scan(folder: Path, out: Path | None, model: Path | None, workers: int | None
     raise SystemExit(tally.exit_code)
 
 
-@main.group()
+@main.group(epilog=EPILOG)
 def model() -> None:
     """Look at model files."""
 
 
-@model.command()
+@model.command(epilog=EPILOG)
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def show(file: Path | None) -> None:
     """Print the card of a model: its data, licences and figures; without FILE, of the shipped one."""

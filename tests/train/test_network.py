@@ -28,6 +28,7 @@ def test_one_gray_channel_gives_what_three_would(tmp_path: Path) -> None:
     np.testing.assert_allclose(one, published.predict_on_batch(np.repeat(gray, 3, axis=-1)), atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
     published = keras.applications.MobileNetV2(input_shape=(96, 96, 3), alpha=0.35, include_top=False, weights=None)
     published.save_weights(tmp_path / "w.weights.h5")
