@@ -95,7 +95,8 @@ def read(path: Path) -> ModelFile:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ModelRefused(f"model {path} cannot be read: {error.strerror}", _MAKE_ONE) from error
+        remedy = "check the path, or leave --model out to use the shipped one"
+        raise ModelRefused(f"model {path} cannot be read: {error.strerror}", remedy) from error
     if content[4:8] != b"TFL3":
         raise ModelRefused(f"{path} is not a TFLite model", _MAKE_ONE)
     try:
