@@ -5,7 +5,7 @@ A run folder holds, besides `model.keras` and `model.json` (what `cxr-convert` n
     training_log.csv      one line for each epoch of both phases
     curves.png            loss and accuracy, training and validation
     frozen.weights.h5     the end of the frozen phase; a run that is started again goes on from here
-    backup/               Keras's back-up of the running phase; a killed run resumes at its last whole epoch
+    backup/               the running phase at its last whole epoch, from which a killed run goes on
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pandas as pd
 from cxr_edge import __version__
 from cxr_edge.errors import UsageError
 from cxr_edge.preprocess import InputSpec
-from cxr_train import network, plots, table
+from cxr_train import backup, network, plots, table
 from cxr_train.data import Radiographs
 from cxr_train.losses import JudgedDice, JudgedMaskLoss
 
@@ -46,8 +46,10 @@ def fit(table_file: Path, out: Path, settings: Settings) -> Path:
     """Train on the table's `train` rows, keep the epoch with the lowest validation loss, return `out/model.keras`.
 
     Raises:
-        UsageError: a split is empty, or a label of the table is unknown to the settings.
+        UsageError: the size does not fit the network, a split is empty, or a label of the table is unknown.
     """
+    if settings.size % 32 or settings.size < 64:
+        raise UsageError(f"the input's side of {settings.size} pixels is no multiple of 32 from 64 on", "set --size")
     rows = table.read(table_file)
     training, validation = (rows[rows["split"] == name] for name in ("train", "validation"))
     labels = list(settings.labels) or sorted(training["label"].unique())
@@ -69,19 +71,22 @@ def fit(table_file: Path, out: Path, settings: Settings) -> Path:
     if not frozen.exists():
         network.set_trainable(model, fine_tune=False)
         phase.run(keras.optimizers.Adam(settings.frozen_rate), 0, settings.frozen_epochs)
-        model.save_weights(frozen)
+        model.save_weights(out / "unfinished.weights.h5")
+        (out / "unfinished.weights.h5").replace(frozen)
     model.load_weights(frozen)
 
-    network.set_trainable(model, fine_tune=True)
-    rate = keras.optimizers.schedules.CosineDecay(settings.fine_rate, settings.fine_epochs * len(batches))
     last = settings.frozen_epochs + settings.fine_epochs
-    best = keras.callbacks.ModelCheckpoint(
-        out / "model.keras",
-        monitor="val_loss",
-        save_best_only=True,
-        initial_value_threshold=_best_so_far(out / "training_log.csv", settings.frozen_epochs),
-    )
-    phase.run(keras.optimizers.Adam(rate), settings.frozen_epochs, last, best)
+    losses = _logged_losses(out / "training_log.csv", settings.frozen_epochs)
+    if last - 1 not in losses.index:
+        network.set_trainable(model, fine_tune=True)
+        rate = keras.optimizers.schedules.CosineDecay(settings.fine_rate, settings.fine_epochs * len(batches))
+        best = keras.callbacks.ModelCheckpoint(
+            out / "model.keras",
+            monitor="val_loss",
+            save_best_only=True,
+            initial_value_threshold=None if losses.empty else float(losses.min()),
+        )
+        phase.run(keras.optimizers.Adam(rate), settings.frozen_epochs, last, best)
     plots.curves(out / "training_log.csv", out / "curves.png", settings.frozen_epochs)
     return out / "model.keras"
 
@@ -107,19 +112,23 @@ class Phase:
             },
             metrics={"probabilities": ["accuracy"], "mask": [JudgedDice()]},
         )
+        log, backups = self.out / "training_log.csv", self.out / "backup"
         self.model.fit(
             self.batches,
-            initial_epoch=first,
+            initial_epoch=backup.resume(self.model, backups, log, first),
             epochs=last,
             validation_data=self.held_out,
             verbose=2,
             callbacks=[
                 keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: self.batches.start(epoch)),
-                keras.callbacks.CSVLogger(self.out / "training_log.csv", append=True),
+                # In this order a run that is killed while it saves a model has not logged the epoch yet, and runs it
+                # again: a logged loss always has its model.
                 *more,
-                keras.callbacks.BackupAndRestore(self.out / "backup"),
+                keras.callbacks.CSVLogger(log, append=True),
+                backup.Backup(backups),
             ],
         )
+        backup.clear(backups)
 
 
 def describe(
@@ -139,13 +148,12 @@ def describe(
     }
 
 
-def _best_so_far(log: Path, first: int) -> float | None:
-    """Lowest validation loss among the epochs from `first` on that a killed run has logged; None for a fresh run."""
+def _logged_losses(log: Path, first: int) -> pd.Series:
+    """Validation losses by epoch, from epoch `first` on, that a run before this one has logged."""
     if not log.exists():
-        return None
-    epochs = pd.read_csv(log)
-    losses = epochs.loc[epochs["epoch"] >= first, "val_loss"]
-    return None if losses.empty else float(losses.min())
+        return pd.Series(dtype=float)
+    losses = pd.read_csv(log).set_index("epoch")["val_loss"]
+    return losses[losses.index >= first]
 
 
 def _check(training: pd.DataFrame, validation: pd.DataFrame, labels: list[str], table_file: Path) -> None:
