@@ -39,6 +39,8 @@ def convert(model_path: Path, table_path: Path, out: Path, licence: str, seed: i
     description = _read_description(model_path)
     labels, spec = list(description["labels"]), InputSpec(**description["input"])
     rows = table.read(table_path)
+    if unknown := sorted(set(rows["label"]) - set(labels)):
+        raise UsageError(f"{table_path}: the model has no label {unknown}", "give the table it was trained on")
     model = keras.models.load_model(model_path, compile=False)
 
     chosen = table.representative(rows, CALIBRATION_PICTURES, seed)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cxr_convert.quantise import scale
 from cxr_edge import imaging, masks, preprocess
+from cxr_edge.errors import ImageProblem, UsageError
 from cxr_edge.preprocess import InputSpec
 from cxr_edge.runtime import Engine
 
@@ -19,8 +20,11 @@ BATCH = 32
 
 
 def read_input(path: str, spec: InputSpec) -> NDArray[np.uint8]:
-    """Read one picture as the box will: uint8[1, H, W, 1]."""
-    picture = imaging.decode(imaging.read_bytes(Path(path)), (spec.width, spec.height))
+    """Read one picture as the box will: uint8[1, H, W, 1]. Raises UsageError where it cannot be read."""
+    try:
+        picture = imaging.decode(imaging.read_bytes(Path(path)), (spec.width, spec.height))
+    except ImageProblem as problem:
+        raise UsageError(f"{path}: {problem.sentence}", "make the table again with: cxr-train table") from problem
     return preprocess.to_input(picture.gray, spec)
 
 

@@ -79,6 +79,23 @@ def test_the_scan_has_a_row_and_a_mask_for_each_picture(walked: Path) -> None:
             assert (str(mask.width), str(mask.height)) == (row["width"], row["height"])
 
 
+@pytest.mark.parametrize("command", ["cxr-train evaluate --model {} --out e", "cxr-convert {} -o other.tflite"])
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"), [("pneumonia", "flu", "no label ['flu']"), (".png", ".gone", "No such file")]
+)
+def test_a_table_that_does_not_fit_is_refused(
+    walked: Path, tmp_path: Path, command: str, old: str, new: str, sentence: str
+) -> None:
+    table = (walked / "data" / "table.csv").read_text().replace("../source", str(walked / "source"))
+    (tmp_path / "table.csv").write_text(table.replace(old, new))
+    option = "--table" if "evaluate" in command else "--calibration"
+    model = walked / "runs" / "first" / "model.keras"
+    done = run(f"{command.format(model)} {option} table.csv", tmp_path)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/verdicts.md", "docs/model.md"])
 def test_the_commands_of_the_other_pages_run(page: str, tmp_path: Path) -> None:
     assert run(f"{sys.executable} -m cxr_edge.phantom incoming --count 2", tmp_path).returncode == 0

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr_edge import imaging, preprocess
+from cxr_edge.errors import ImageProblem, UsageError
 from cxr_edge.masks import read_mask, split_mask
 from cxr_edge.preprocess import InputSpec
 from cxr_train.augment import augment
@@ -24,8 +25,11 @@ MASK_STRIDE = 4
 
 
 def read_gray(path: str | Path, spec: InputSpec) -> NDArray[np.uint8]:
-    """Decode one picture to uint8[H, W]. Raises `cxr_edge.errors.ImageProblem` where it cannot be read."""
-    return imaging.decode(imaging.read_bytes(Path(path)), (spec.width, spec.height)).gray
+    """Decode one picture to uint8[H, W]. Raises UsageError, with its name, where it cannot be read."""
+    try:
+        return imaging.decode(imaging.read_bytes(Path(path)), (spec.width, spec.height)).gray
+    except ImageProblem as problem:
+        raise UsageError(f"{path}: {problem.sentence}", "make the table again with: cxr-train table") from problem
 
 
 def mask_truth(mask: NDArray[np.uint8] | None, spec: InputSpec) -> NDArray[np.float32]:

@@ -28,12 +28,14 @@ def evaluate(model_file: Path, table_file: Path, out: Path) -> list[str]:
     """Write `predictions.csv`, `evaluation.json` and confusion matrices to `out`; return lines for the terminal.
 
     Raises:
-        UsageError: the model has no `model.json` beside it.
+        UsageError: the model has no `model.json` beside it, or not the labels of the table.
     """
     description = read_description(model_file)
     model = keras.models.load_model(model_file, compile=False)
     rows = table.read(table_file)
     rows = rows[rows["split"].isin(SPLITS)].reset_index(drop=True)
+    if unknown := sorted(set(rows["label"]) - set(description["labels"])):
+        raise UsageError(f"{table_file}: the model has no label {unknown}", "give a table with the model's labels")
     out.mkdir(parents=True, exist_ok=True)
     predictions = predict(model, rows, description["labels"], InputSpec(**description["input"]))
     predictions.to_csv(out / "predictions.csv", index=False)
@@ -45,7 +47,9 @@ def evaluate(model_file: Path, table_file: Path, out: Path) -> list[str]:
     content = {"model": model_file.name, "table_sha256": table.digest(table_file), "labels": labels, "splits": report}
     (out / "evaluation.json").write_text(json.dumps(content, indent=2) + "\n")
     for name, part in report.items():
-        plots.confusion(part["confusion_matrix"], labels, out / f"confusion_{name}.png", f"{name}, {part['pictures']}")
+        plots.confusion(
+            part["confusion_matrix"], labels, out / f"confusion_{name}.png", f"{name}: {part['pictures']} pictures"
+        )
     return [line for name, part in report.items() for line in _lines(name, part)]
 
 
