@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr_convert.quantise import scale
 from cxr_edge import imaging, masks, preprocess
 from cxr_edge.errors import ImageProblem, UsageError
 from cxr_edge.preprocess import InputSpec
@@ -41,21 +40,15 @@ def side_by_side(
     for start in range(0, len(rows), BATCH):
         part = rows.iloc[start : start + BATCH]
         pixels = [read_input(path, spec) for path in part["path"]]
-        outputs = model.predict_on_batch(scale(np.concatenate(pixels)))
+        outputs = model.predict_on_batch(preprocess.scale(np.concatenate(pixels)))
         for index, mask_file in enumerate(part["mask"]):
             result = engine.infer(pixels[index])
             record = {"float": outputs["probabilities"][index].astype(np.float64)}
             record["int8"] = result["probabilities"] / 256
             if mask_file and "mask" in result:
-                lung = np.clip(np.rint(outputs["mask"][index, :, :, 0] * 256), 0, 255).astype(np.uint8)
-                record["float_dice"] = _dice(lung, mask_file, mask_threshold)
-                record["int8_dice"] = _dice(result["mask"], mask_file, mask_threshold)
+                lung = masks.quantise(outputs["mask"][index, :, :, 0])
+                record["float_dice"] = masks.score(lung, mask_file, mask_threshold)
+                record["int8_dice"] = masks.score(result["mask"], mask_file, mask_threshold)
             records.append(record)
     columns = ["float", "int8", "float_dice", "int8_dice"]
     return rows.join(pd.DataFrame(records, index=rows.index, columns=columns))
-
-
-def _dice(lung: NDArray[np.uint8], mask_file: str, threshold: float) -> float:
-    truth, judged = masks.split_mask(masks.read_mask(mask_file))
-    predicted = masks.at_image_size(lung, truth.shape[1], truth.shape[0], threshold)
-    return masks.dice(np.asarray(predicted), truth, judged)

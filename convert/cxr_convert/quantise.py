@@ -11,13 +11,8 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from cxr_edge.preprocess import InputSpec
+from cxr_edge.preprocess import InputSpec, scale
 from cxr_edge.runtime import Runtime
-
-
-def scale(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """uint8 0..255 -> float32 in [-1, 1]: what the Keras model sees, and what the int8 model's input scale says."""
-    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def to_int8(model: keras.Model, spec: InputSpec, pictures: Iterable[NDArray[np.uint8]]) -> bytes:

@@ -51,7 +51,7 @@ def scan(folder: Path, out: Path | None, model: Path | None, workers: int | None
 
     chosen = model_file.read(model or model_file.SHIPPED)
     engine_room = runtime.find_runtime()
-    kernels = runtime.Engine(engine_room, chosen).kernels
+    engines = [runtime.Engine(engine_room, chosen) for _ in range(workers or _cores())]
 
     def count() -> int:
         return sum(1 for _ in discover(folder, leave_out=out, warn=lambda _: None))
@@ -61,14 +61,13 @@ def scan(folder: Path, out: Path | None, model: Path | None, workers: int | None
             folder,
             out,
             chosen,
-            engine_room,
-            workers or _cores(),
+            engines,
             progress=progress,
             warn=lambda text: click.echo(f"warning: {text}", err=True),
             stop=stop.is_set,
         )
     name = f"{chosen.manifest.name} ({chosen.short_digest})"
-    report.print_summary(tally, folder, out, name, f"{engine_room.name} {engine_room.version}, {kernels}")
+    report.print_summary(tally, folder, out, name, f"{engine_room.name} {engine_room.version}, {engines[0].kernels}")
     if tally.exit_code is ExitCode.NOTHING_FOUND:
         raise NothingFound(f"{folder} holds no radiograph ({tally.found} other files)", "check the folder's name")
     raise SystemExit(tally.exit_code)

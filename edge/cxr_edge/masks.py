@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -47,6 +47,17 @@ def at_image_size(lung: NDArray[np.uint8], width: int, height: int, threshold: f
 def area_pct(mask: Image.Image) -> float:
     """Share of the frame that a mode "1" mask covers, percent (0 to 100)."""
     return 100 * mask.histogram()[255] / (mask.width * mask.height)
+
+
+def score(lung: NDArray[np.uint8], truth_file: str | Path, threshold: float) -> float:
+    """Dice of the model's lung probabilities, uint8[h, w] in units of 1/256, at the size of a truth mask's file."""
+    truth, judged = split_mask(read_mask(truth_file))
+    return dice(np.asarray(at_image_size(lung, truth.shape[1], truth.shape[0], threshold)), truth, judged)
+
+
+def quantise(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Probabilities in [0, 1] of any shape -> units of 1/256, as an int8 model gives them."""
+    return np.asarray(np.clip(np.rint(probabilities * 256), 0, 255), dtype=np.uint8)
 
 
 def dice(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], judged: NDArray[np.bool_]) -> float:

@@ -8,6 +8,7 @@ manifest holds the digest of the flatbuffer before it, so a damaged file is refu
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import zipfile
@@ -100,7 +101,7 @@ def read(path: Path) -> ModelFile:
     if content[4:8] != b"TFL3":
         raise ModelRefused(f"{path} is not a TFLite model", _MAKE_ONE)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             start = min(entry.header_offset for entry in archive.infolist())
             text = archive.read("manifest.json").decode()
             card = archive.read("MODEL_CARD.md").decode()

@@ -45,6 +45,11 @@ def to_input(gray: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     return stretch(resized, spec.low_percentile, spec.high_percentile)[np.newaxis, :, :, np.newaxis]
 
 
+def scale(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 0..255 -> float32 in [-1, 1]: what a Keras model sees, and what an int8 model's input scale says."""
+    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
 def resize(gray: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
     """Resize uint8[H, W] to uint8[height, width], antialiased (triangle filter, after a box filter)."""
     image = Image.fromarray(gray)

@@ -23,7 +23,7 @@ from cxr_edge.errors import CxrEdgeError, ExitCode, ImageProblem, Reason, Status
 from cxr_edge.ledger import Known, Ledger
 from cxr_edge.model_file import ModelFile
 from cxr_edge.outputs import MaskWriter, Row
-from cxr_edge.runtime import Engine, Runtime
+from cxr_edge.runtime import Engine
 
 BATCH_ROWS = 64
 BATCH_SECONDS = 2.0
@@ -139,8 +139,7 @@ def sweep(
     folder: Path,
     out: Path,
     model: ModelFile,
-    runtime: Runtime,
-    workers: int,
+    engines: list[Engine],
     *,
     progress: Callable[[], None],
     warn: Callable[[str], None],
@@ -149,22 +148,22 @@ def sweep(
     """Judge every file of `folder` that the ledger of `out` does not know, and record it.
 
     Args:
-        workers: threads that judge; each has an interpreter of its own.
+        engines: of `model`, one for each thread that judges.
         progress: called after each file found, judged or known.
         warn: told what a person should know and no row says.
         stop: asked between files; once true, the images in hand are finished and recorded.
 
     Raises:
-        CxrEdgeError: the output is held or cannot be written, or the runtime refuses the model.
+        CxrEdgeError: the output is held or cannot be written.
     """
     start = time.perf_counter()
-    tally = Tally()
+    tally, workers = Tally(), len(engines)
+    idle: SimpleQueue[Engine] = SimpleQueue()
+    for engine in engines:
+        idle.put(engine)
     with lock.hold(out), Ledger(out, model.manifest.labels, model.short_digest) as ledger:
-        engines: SimpleQueue[Engine] = SimpleQueue()
-        for _ in range(workers):
-            engines.put(Engine(runtime, model))
         mask_writer = MaskWriter(out)
-        worker = Judge(model, engines, mask_writer)
+        worker = Judge(model, idle, mask_writer)
         batch = _Batch(ledger, tally, progress)
         with ThreadPoolExecutor(workers, thread_name_prefix="judge") as pool:
             in_flight: deque[_InHand] = deque()

@@ -80,9 +80,10 @@ def run(folder: Path, out: Path, model: ModelFile, runtime: Runtime) -> Run:
     """Sweep `folder` into `out`; anything may be given another value."""
 
     def call(**changes: Any) -> Tally:
-        arguments: dict[str, Any] = {"folder": folder, "out": out, "model": model, "runtime": runtime, "workers": 2}
-        arguments |= {"progress": lambda: None, "warn": pytest.fail, "stop": lambda: False}
-        return sweep(**(arguments | changes))
+        arguments: dict[str, Any] = {"folder": folder, "out": out, "model": model, "workers": 2}
+        arguments |= {"progress": lambda: None, "warn": pytest.fail, "stop": lambda: False} | changes
+        engines = [Engine(runtime, arguments["model"]) for _ in range(arguments.pop("workers"))]
+        return sweep(**arguments, engines=engines)
 
     return call
 

@@ -107,6 +107,18 @@ def test_the_commands_of_the_other_pages_run(page: str, tmp_path: Path) -> None:
         assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
+def test_the_figures_of_the_docs_are_those_of_the_shipped_card() -> None:
+    card = model_file.read(model_file.SHIPPED).card.splitlines()
+    told = [line for line in (ROOT / "docs" / "model.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(told) > 10
+    assert set(told) <= set(card)
+    accuracy = {line.split(" | ")[1]: line.split(" | ")[3] for line in card if line.startswith("| test")}
+    accuracy["external"] = next(line.split(" | ")[3] for line in card if line.startswith("| external | all"))
+    readme = (ROOT / "README.md").read_text()
+    assert accuracy.keys() == {"all", "covid-cxnet", "ieee8023", "kermany", "nih", "external"}
+    assert all(figure in readme for figure in accuracy.values())
+
+
 def test_the_readme_picture_is_drawn(tmp_path: Path) -> None:
     done = run(f"{sys.executable} docs/picture.py {tmp_path / 'picture.png'}", ROOT)
     assert done.returncode == 0, done.stderr

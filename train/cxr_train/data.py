@@ -46,11 +46,6 @@ def _shares(part: NDArray[np.bool_], width: int, height: int) -> NDArray[np.floa
     return np.asarray(image.resize((width, height), Image.Resampling.BOX), dtype=np.float32) / np.float32(255)
 
 
-def scale(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """uint8 0..255 -> float32 in [-1, 1], the network's input."""
-    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
-
-
 def balanced_weights(table: pd.DataFrame) -> NDArray[np.float64]:
     """Probability of each row to be drawn, float64[rows], sums to 1.
 
@@ -105,7 +100,7 @@ class Radiographs(keras.utils.PyDataset):
         pixels, masks = zip(*(self._example(position) for position in positions), strict=True)
         names = self.table["label"].iloc[self.rows[positions.start : positions.stop]]
         truth = np.stack([np.eye(len(self.labels), dtype=np.float32)[self.labels.index(name)] for name in names])
-        return scale(np.concatenate(pixels)), {"probabilities": truth, "mask": np.stack(masks)}
+        return preprocess.scale(np.concatenate(pixels)), {"probabilities": truth, "mask": np.stack(masks)}
 
     def _example(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         row = self.table.iloc[self.rows[position]]

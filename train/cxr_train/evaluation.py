@@ -18,7 +18,7 @@ from cxr_edge import masks, preprocess
 from cxr_edge.errors import UsageError
 from cxr_edge.preprocess import InputSpec
 from cxr_train import plots, table
-from cxr_train.data import read_gray, scale
+from cxr_train.data import read_gray
 
 SPLITS = ("validation", "test", "external")
 BATCH = 32
@@ -59,12 +59,12 @@ def predict(model: keras.Model, rows: pd.DataFrame, labels: list[str], spec: Inp
     for start in range(0, len(rows), BATCH):
         part = rows.iloc[start : start + BATCH]
         pixels = np.concatenate([preprocess.to_input(read_gray(path, spec), spec) for path in part["path"]])
-        outputs = model.predict_on_batch(scale(pixels))
+        outputs = model.predict_on_batch(preprocess.scale(pixels))
         for row, p, lung in zip(part.itertuples(), outputs["probabilities"], outputs["mask"], strict=True):
             record: dict[str, Any] = {name: getattr(row, name) for name in ("path", "label", "origin", "split")}
             record["predicted"] = labels[int(np.argmax(p))]
             record |= {f"p_{label}": round(float(value), 4) for label, value in zip(labels, p, strict=True)}
-            record["dice"] = round(_dice(lung[..., 0], str(row.mask)), 4) if row.mask else ""
+            record["dice"] = round(masks.score(masks.quantise(lung[..., 0]), row.mask, 0.5), 4) if row.mask else ""
             records.append(record)
     return pd.DataFrame(records)
 
@@ -100,13 +100,6 @@ def read_description(model_file: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text()))
     except (OSError, ValueError) as error:
         raise UsageError(f"{file}: cannot be read ({error})", "keep model.json beside model.keras") from error
-
-
-def _dice(lung: np.ndarray[Any, np.dtype[np.float32]], mask_file: str) -> float:
-    truth, judged = masks.split_mask(masks.read_mask(mask_file))
-    grid = np.clip(np.rint(lung * 256), 0, 255).astype(np.uint8)
-    predicted = masks.at_image_size(grid, truth.shape[1], truth.shape[0], 0.5)
-    return masks.dice(np.asarray(predicted), truth, judged)
 
 
 def _lines(split: str, part: dict[str, Any]) -> list[str]:
