@@ -12,19 +12,20 @@ RELIABLE = 0.98
 """Accuracy that the verdicts which are not 'uncertain' must reach on the validation split."""
 
 
-def temperature(quantised: NDArray[np.uint8], truth: NDArray[np.int64]) -> float:
+def temperature(quantised: NDArray[np.uint8], truth: NDArray[np.int64], task: str = "softmax") -> float:
     """Fit the temperature that minimises the negative log-likelihood.
 
     Args:
-        quantised: uint8[pictures, labels], in units of 1/256.
+        quantised: uint8[pictures, labels], or uint8[pictures, 1] where the task is 'sigmoid', in units of 1/256.
         truth: int64[pictures], index of the true label.
+        task: 'softmax' or 'sigmoid', as `cxr_edge.judge.calibrate` takes it.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
     picked = np.arange(len(truth))
 
     def loss(log_t: float) -> float:
-        return float(-np.log(calibrate(quantised, np.exp(log_t))[picked, truth]).mean())
+        return float(-np.log(calibrate(quantised, np.exp(log_t), task)[picked, truth]).mean())
 
     return round(float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded").x)), 4)
 
@@ -35,11 +36,12 @@ def uncertain_below(probabilities: NDArray[np.float64], truth: NDArray[np.int64]
     1.0, which makes everything uncertain, where no confidence is enough.
     """
     confidence = probabilities.max(axis=1)
-    order = np.argsort(-confidence)
-    right = (probabilities.argmax(axis=1) == truth)[order]
-    accuracy = np.cumsum(right) / np.arange(1, len(right) + 1)
-    reached = np.flatnonzero(accuracy >= RELIABLE)
-    return round(float(confidence[order][reached[-1]]), 4) if len(reached) else 1.0
+    right = probabilities.argmax(axis=1) == truth
+    # Int8 has few values, so many pictures share one: all of them are kept or none.
+    for threshold in np.unique(confidence):
+        if right[confidence >= threshold].mean() >= RELIABLE:
+            return round(float(threshold), 4)
+    return 1.0
 
 
 def expected_calibration_error(probabilities: NDArray[np.float64], truth: NDArray[np.int64], bins: int = 15) -> float:

@@ -12,6 +12,7 @@ INTENDED_USE = (
     "Research and triage aid for frontal chest radiographs, never a diagnosis. Not a medical device. A person who may "
     "judge radiographs must look at every picture that matters."
 )
+_BACKBONES = {"mobilenet_v2": "MobileNetV2", "resnet50": "ResNet50", "vgg16": "VGG16"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -39,13 +40,10 @@ def model_card(manifest: Manifest) -> str:
         f"{about['intended_use']}",
         _facts(manifest),
         "## Figures of this int8 file, by origin of the pictures",
-        "`test` holds groups (patients, near-duplicates) that training never saw, from the same origins. `external` "
-        "comes from elsewhere and was used for nothing. A high figure on `test` is no evidence for another hospital: "
-        "look at `external`, and at the differences between origins. *Uncertain* pictures get no label; "
-        "*when certain* is the accuracy of the rest.",
-        _figures(about["figures"], list(manifest.labels)),
+        _caution(external=any(record["split"] == "external" for record in about["figures"])),
+        _figures(about["figures"], manifest),
         "## Float against int8",
-        _parity(about["parity"]),
+        _parity(about["parity"], manifest),
         "## Training data",
         _counts(about["training_data"], ("origin", "label", "split", "pictures")),
         "Licences of the training and validation pictures, in the words of their sources. They bind whoever passes "
@@ -55,15 +53,25 @@ def model_card(manifest: Manifest) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _caution(*, external: bool) -> str:
+    elsewhere, where = "`external` comes from elsewhere and was used for nothing", "look at `external`, and"
+    if not external:
+        elsewhere, where = "The table has no pictures from elsewhere (`external`)", "look"
+    return (
+        "`test` holds groups (patients, near-duplicates) that training never saw, from the same origins. "
+        f"{elsewhere}. A high figure on `test` is no evidence for another hospital: "
+        f"{where} at the differences between origins. *Uncertain* pictures get no label; "
+        "*when certain* is the accuracy of the rest."
+    )
+
+
 def _facts(manifest: Manifest) -> str:
     about, spec = manifest.about, manifest.input
-    training = about["training"]
     lines = [
         f"Labels: {', '.join(manifest.labels)}; lung mask: {'yes' if 'mask' in manifest.outputs else 'no'}",
         f"Input: {spec.width} x {spec.height} gray, intensities stretched between the percentiles "
         f"{spec.low_percentile:g} and {spec.high_percentile:g}",
-        f"Network: MobileNetV2, alpha {training['alpha']:g}, first weights {training['weights'] or 'random'}, "
-        f"{training['frozen_epochs']} frozen and {training['fine_epochs']} fine-tuning epochs, seed {training['seed']}",
+        f"Network: {network(about['training'])}",
         f"Calibration: temperature {manifest.temperature:g}; expected calibration error on `test` "
         f"{about['ece_before']:.3f} before, {about['ece_after']:.3f} after",
         f"Uncertain: below a calibrated probability of {manifest.uncertain_below:.3f}, from which on "
@@ -77,26 +85,47 @@ def _facts(manifest: Manifest) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _figures(records: list[dict[str, Any]], labels: list[str]) -> str:
+def network(training: dict[str, Any]) -> str:
+    """One line on the network and how it was fitted, from the settings of the run; absent ones are left out."""
+    name = training.get("network", "multitask")
+    if name in ("multitask", "transfer"):
+        # The first cxr-train fitted MobileNetV2 alone: its settings name no backbone, but an alpha.
+        name = training.get("backbone") or ("mobilenet_v2" if "alpha" in training else "not stated")
+    parts = [_BACKBONES.get(name, name)]
+    if name == "mobilenet_v2" and training.get("alpha"):
+        parts.append(f"alpha {training['alpha']:g}")
+    if "weights" in training:
+        parts.append(f"first weights {training['weights'] or 'random'}")
+    frozen, fine = training.get("frozen_epochs"), training.get("fine_epochs")
+    if fine is not None:
+        parts.append(f"{frozen} frozen and {fine} fine-tuning epochs" if frozen else f"{fine} epochs")
+    if "seed" in training:
+        parts.append(f"seed {training['seed']}")
+    return ", ".join(parts)
+
+
+def _figures(records: list[dict[str, Any]], manifest: Manifest) -> str:
+    labels, masked = manifest.labels, "mask" in manifest.outputs
     head = ["split", "origin", "pictures", "accuracy", *(f"sensitivity {label}" for label in labels)]
-    head += ["lung Dice (masks)", "uncertain", "when certain"]
+    head += [*(["lung Dice (masks)"] if masked else []), "uncertain", "when certain"]
     body = []
     for record in records:
-        recalls = [_number(record["sensitivity"].get(label)) for label in labels]
-        dice = f"{record['dice']:.3f} ({record['masks']})" if record["masks"] else "-"
-        certain = _number(record["accuracy_when_certain"])
-        facts = [record["split"], record["origin"], str(record["pictures"]), _number(record["accuracy"])]
-        body.append([*facts, *recalls, dice, f"{record['uncertain_pct']:.0f} %", certain])
+        row = [record["split"], record["origin"], str(record["pictures"]), _number(record["accuracy"])]
+        row += [_number(record["sensitivity"].get(label)) for label in labels]
+        if masked:
+            row.append(f"{record['dice']:.3f} ({record['masks']})" if record["masks"] else "-")
+        body.append([*row, f"{record['uncertain_pct']:.0f} %", _number(record["accuracy_when_certain"])])
     return _table(head, body)
 
 
-def _parity(parity: dict[str, Any]) -> str:
+def _parity(parity: dict[str, Any], manifest: Manifest) -> str:
     wide, narrow = parity["float"], parity["int8"]
     body = [
         ["accuracy", _number(wide["accuracy"]), _number(narrow["accuracy"])],
         *([f"sensitivity {k}", _number(v), _number(narrow["sensitivity"][k])] for k, v in wide["sensitivity"].items()),
-        ["lung Dice", _number(wide["dice"]), _number(narrow["dice"])],
     ]
+    if "mask" in manifest.outputs:
+        body.append(["lung Dice", _number(wide["dice"]), _number(narrow["dice"])])
     certain = parity["flips_of_certain_pct"]
     return (
         _table(["on `test`", "float", "int8"], body)

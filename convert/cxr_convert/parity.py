@@ -10,39 +10,45 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, recall_score
 
 from cxr_edge.judge import calibrate
+from cxr_edge.model_file import Manifest
 
 
 def quantised(rows: pd.DataFrame) -> NDArray[np.uint8]:
-    """The int8 file's raw outputs, uint8[pictures, labels], in units of 1/256."""
-    return np.asarray(np.rint(np.stack(list(rows["int8"])) * 256), dtype=np.uint8)
+    """The int8 file's raw outputs, uint8[pictures, labels] or uint8[pictures, 1], in units of 1/256."""
+    return np.stack(list(rows["quantised"]))
 
 
-def parity(rows: pd.DataFrame, labels: list[str], temperature: float, uncertain_below: float) -> dict[str, Any]:
+def calibrated(rows: pd.DataFrame, manifest: Manifest) -> NDArray[np.float64]:
+    """What the box will tell of each row: float64[pictures, labels], calibrated."""
+    return calibrate(quantised(rows), manifest.temperature, manifest.task)
+
+
+def parity(rows: pd.DataFrame, manifest: Manifest) -> dict[str, Any]:
     """Compare float and int8 on the rows of one split: verdict flips, probabilities, accuracy, sensitivity, Dice."""
     wide, narrow = np.stack(list(rows["float"])), np.stack(list(rows["int8"]))
     flips = wide.argmax(axis=1) != narrow.argmax(axis=1)
-    certain = calibrate(quantised(rows), temperature).max(axis=1) >= uncertain_below
+    certain = calibrated(rows, manifest).max(axis=1) >= manifest.uncertain_below
     return {
         "pictures": len(rows),
         "flips_pct": _pct(flips),
         "flips_of_certain_pct": _pct(flips[certain]) if certain.any() else None,
         "mean_abs_probability_error": round(float(np.abs(wide - narrow).mean()), 4),
-        "float": _scores(rows, wide, labels, "float_dice"),
-        "int8": _scores(rows, narrow, labels, "int8_dice"),
+        "float": _scores(rows, wide, manifest.labels, "float_dice"),
+        "int8": _scores(rows, narrow, manifest.labels, "int8_dice"),
     }
 
 
-def figures(rows: pd.DataFrame, labels: list[str], temperature: float, uncertain_below: float) -> list[dict[str, Any]]:
+def figures(rows: pd.DataFrame, manifest: Manifest) -> list[dict[str, Any]]:
     """The int8 file's figures by split, whole (`origin` "all") and by origin."""
     records = []
     for split, part in rows.groupby("split"):
         for origin, some in [("all", part), *part.groupby("origin")]:
-            probabilities = calibrate(quantised(some), temperature)
-            certain = probabilities.max(axis=1) >= uncertain_below
-            right = probabilities.argmax(axis=1) == truth(some, labels)
+            probabilities = calibrated(some, manifest)
+            certain = probabilities.max(axis=1) >= manifest.uncertain_below
+            right = probabilities.argmax(axis=1) == truth(some, manifest.labels)
             records.append(
                 {"split": split, "origin": origin, "pictures": len(some)}
-                | _scores(some, probabilities, labels, "int8_dice")
+                | _scores(some, probabilities, manifest.labels, "int8_dice")
                 | {
                     "uncertain_pct": _pct(~certain),
                     "accuracy_when_certain": round(float(right[certain].mean()), 4) if certain.any() else None,
@@ -51,12 +57,14 @@ def figures(rows: pd.DataFrame, labels: list[str], temperature: float, uncertain
     return records
 
 
-def truth(rows: pd.DataFrame, labels: list[str]) -> NDArray[np.int64]:
+def truth(rows: pd.DataFrame, labels: tuple[str, ...]) -> NDArray[np.int64]:
     """Index of each row's true label, int64[pictures]."""
     return np.array([labels.index(label) for label in rows["label"]])
 
 
-def _scores(rows: pd.DataFrame, probabilities: NDArray[np.float64], labels: list[str], dice: str) -> dict[str, Any]:
+def _scores(
+    rows: pd.DataFrame, probabilities: NDArray[np.float64], labels: tuple[str, ...], dice: str
+) -> dict[str, Any]:
     predicted = [labels[index] for index in probabilities.argmax(axis=1)]
     present = [label for label in labels if (rows["label"] == label).any()]
     recalls = recall_score(rows["label"], predicted, labels=present, average=None, zero_division=0.0)

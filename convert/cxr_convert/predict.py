@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cxr_edge import imaging, masks, preprocess
 from cxr_edge.errors import ImageProblem, UsageError
+from cxr_edge.model_file import Manifest
 from cxr_edge.preprocess import InputSpec
 from cxr_edge.runtime import Engine
 
@@ -27,28 +28,33 @@ def read_input(path: str, spec: InputSpec) -> NDArray[np.uint8]:
     return preprocess.to_input(picture.gray, spec)
 
 
-def side_by_side(
-    model: keras.Model, engine: Engine, rows: pd.DataFrame, spec: InputSpec, mask_threshold: float
-) -> pd.DataFrame:
+def of_each_label(probabilities: NDArray[np.float64], task: str) -> NDArray[np.float64]:
+    """The model's `probabilities` output as float64[labels]: a sigmoid's [p] becomes [1 - p, p]."""
+    return np.concatenate([1 - probabilities, probabilities]) if task == "sigmoid" else probabilities
+
+
+def side_by_side(model: keras.Model, engine: Engine, rows: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
     """Predict every row with both.
 
     Returns:
-        `rows` with `float` and `int8` (each float64[labels], the int8 one in units of 1 too), and `float_dice` and
-        `int8_dice` (NaN where there is no truth mask or no mask output).
+        `rows` with `quantised` (the int8 file's raw output, uint8[labels] or, of a sigmoid, uint8[1]), `float` and
+        `int8` (each float64[labels], uncalibrated, in [0, 1]), and `float_dice` and `int8_dice` (NaN where there is
+        no truth mask or no mask output).
     """
     records: list[dict[str, Any]] = []
     for start in range(0, len(rows), BATCH):
         part = rows.iloc[start : start + BATCH]
-        pixels = [read_input(path, spec) for path in part["path"]]
+        pixels = [read_input(path, manifest.input) for path in part["path"]]
         outputs = model.predict_on_batch(preprocess.scale(np.concatenate(pixels)))
         for index, mask_file in enumerate(part["mask"]):
             result = engine.infer(pixels[index])
-            record = {"float": outputs["probabilities"][index].astype(np.float64)}
-            record["int8"] = result["probabilities"] / 256
+            wide, narrow = outputs["probabilities"][index].astype(np.float64), result["probabilities"] / 256
+            record: dict[str, Any] = {"quantised": result["probabilities"]}
+            record |= {"float": of_each_label(wide, manifest.task), "int8": of_each_label(narrow, manifest.task)}
             if mask_file and "mask" in result:
                 lung = masks.quantise(outputs["mask"][index, :, :, 0])
-                record["float_dice"] = masks.score(lung, mask_file, mask_threshold)
-                record["int8_dice"] = masks.score(result["mask"], mask_file, mask_threshold)
+                record["float_dice"] = masks.score(lung, mask_file, manifest.mask_threshold)
+                record["int8_dice"] = masks.score(result["mask"], mask_file, manifest.mask_threshold)
             records.append(record)
-    columns = ["float", "int8", "float_dice", "int8_dice"]
+    columns = ["quantised", "float", "int8", "float_dice", "int8_dice"]
     return rows.join(pd.DataFrame(records, index=rows.index, columns=columns))

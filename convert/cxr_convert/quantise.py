@@ -1,4 +1,4 @@
-"""Keras model -> int8 TFLite flatbuffer, uint8 in and out, fixed batch of 1, per-channel convolutions."""
+"""Keras model -> int8 TFLite flatbuffer: uint8 in and out, batch of 1; convolutions per channel, dense layers not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def to_int8(model: keras.Model, spec: InputSpec, pictures: Iterable[NDArray[np.u
     """Quantise `model` after training.
 
     Args:
-        model: input float32[B, H, W, 1] in [-1, 1].
+        model: input float32[B, H, W, 1] in [-1, 1], outputs named by a dict, all of them of a softmax or sigmoid.
         pictures: the representative set, each uint8[1, H, W, 1] as `cxr_edge.preprocess.to_input` makes them.
 
     Returns:
@@ -40,6 +40,8 @@ def to_int8(model: keras.Model, spec: InputSpec, pictures: Iterable[NDArray[np.u
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.uint8
+        # Runtimes before 2.10 compute per-channel dense layers wrong and say nothing.
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
         return bytes(converter.convert())
 
 

@@ -44,21 +44,34 @@ def check_contrast(picture: Radiograph) -> None:
         raise ImageProblem(Status.REJECTED, Reason.BLANK, sentence, picture.width, picture.height)
 
 
-def calibrate(quantised: NDArray[np.uint8], temperature: float) -> NDArray[np.float64]:
-    """Temperature scaling of softmax outputs: uint8[labels] in units of 1/256 -> float64[labels] that sum to 1.
+def calibrate(quantised: NDArray[np.uint8], temperature: float, task: str = "softmax") -> NDArray[np.float64]:
+    """Temperature scaling of the `probabilities` output: calibrated probability of each label.
+
+    Args:
+        quantised: in units of 1/256. Task 'softmax': uint8[..., labels]. Task 'sigmoid': uint8[..., 1], of the second
+            of two labels.
+        temperature: positive; 1 changes nothing but the rounding to units.
+        task: 'softmax' or 'sigmoid'.
+
+    Returns:
+        float64[..., labels] that sum to 1; two labels where the task is 'sigmoid'.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; here p^(1/T), normalised, which is the
-    same as dividing the logits. An output of 0 counts as half a quantum, for its logarithm.
+    same as dividing the logits. An output of 0 counts as half a quantum, for its logarithm. A sigmoid of z is the
+    softmax over the logits [0, z]; 255, where uint8 ends, counts as 1 less half a quantum.
     """
-    logits = np.log(np.maximum(quantised.astype(np.float64), 0.5))
+    units = quantised.astype(np.float64)
+    if task == "sigmoid":
+        units = np.concatenate([np.where(units < 255, 256 - units, 0.5), units], axis=-1)
+    logits = np.log(np.maximum(units, 0.5))
     # Relative to the largest, so that no temperature overflows.
     p = np.exp((logits - logits.max(axis=-1, keepdims=True)) / temperature)
     return np.asarray(p / p.sum(axis=-1, keepdims=True))
 
 
 def judge(quantised: NDArray[np.uint8], manifest: Manifest) -> Judgement:
-    """Judge one picture by the model's `probabilities` output, uint8[labels] in units of 1/256."""
-    probabilities = calibrate(quantised, manifest.temperature)
+    """Judge one picture by the model's `probabilities` output, uint8[labels] or uint8[1], in units of 1/256."""
+    probabilities = calibrate(quantised, manifest.temperature, manifest.task)
     best = int(np.argmax(probabilities))
     confidence = float(probabilities[best])
     values = tuple(float(p) for p in probabilities)

@@ -19,7 +19,9 @@ from typing import Any
 from cxr_edge.errors import ModelRefused
 from cxr_edge.preprocess import InputSpec
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+TASKS = {"softmax": 1, "sigmoid": 2}
+"""Each task and the manifest version that brought it: a box with an older cxr-edge is told to update."""
 SHIPPED = Path(__file__).parent / "models" / "cxr-multitask.tflite"
 _NUMBER = (int, float)
 _MANIFEST_FIELDS = {
@@ -49,6 +51,7 @@ _MAKE_ONE = "convert a Keras model with cxr-convert, or leave --model out to use
 class Manifest:
     """What a model file says of itself. Every field is required on load.
 
+    `task` is 'softmax', one probability for each label, or 'sigmoid', one probability, of the second of two labels;
     `outputs` maps `probabilities` (and `mask`, where there is one) to tensor names of the flatbuffer;
     `temperature` is of Guo et al., "On Calibration of Modern Neural Networks", ICML 2017;
     `uncertain_below` and `mask_threshold` are probabilities in [0, 1]; `about` is told to people, never computed with.
@@ -67,7 +70,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """Write the manifest as JSON text."""
-        content = {"manifest_version": MANIFEST_VERSION, **vars(self)}
+        content = {"manifest_version": TASKS[self.task], **vars(self)}
         content["input"] = vars(self.input)
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
@@ -143,10 +146,12 @@ def _require(raw: Any, kinds: dict[str, Any], name: str) -> None:
 
 def _validate(manifest: Manifest) -> None:
     labels = manifest.labels
-    if manifest.task != "softmax":
+    if manifest.task not in TASKS:
         raise ValueError(f"task {manifest.task!r} is unknown")
     if len(labels) < 2 or len(set(labels)) != len(labels) or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"labels {labels!r} are not at least two different words")
+    if manifest.task == "sigmoid" and len(labels) != 2:
+        raise ValueError(f"a sigmoid tells two labels apart, not {len(labels)}")
     if "uncertain" in labels:
         raise ValueError("a label is called 'uncertain', which is a verdict of its own")
     if "probabilities" not in manifest.outputs or not set(manifest.outputs) <= {"probabilities", "mask"}:

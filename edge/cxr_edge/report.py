@@ -67,7 +67,8 @@ def print_summary(tally: Tally, folder: Path, out: Path, model: str, runtime: st
     rate = f", {tally.judged / tally.seconds:.1f} images/s" if tally.judged else ""
     console.print(f"time      {tally.seconds:.1f} s{rate}", markup=False)
     console.print(f"verdicts  {printable(out / 'verdicts.csv')}", markup=False)
-    console.print(f"masks     {printable(out / 'masks')}", markup=False)
+    if (out / "masks").is_dir():  # no model without a mask output makes it
+        console.print(f"masks     {printable(out / 'masks')}", markup=False)
     console.print(f"model     {model}; {runtime}", markup=False)
     console.print(NOT_A_DIAGNOSIS, markup=False)
     try:

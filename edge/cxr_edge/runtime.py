@@ -100,7 +100,7 @@ class Engine:
         manifest, found = model.manifest, self._outputs
         expected: dict[str, Any] = {"input": (1, manifest.input.height, manifest.input.width, 1)}
         actual = {"input": tuple(self._input["shape"])} | {key: tuple(value["shape"]) for key, value in found.items()}
-        expected["probabilities"] = (1, len(manifest.labels))
+        expected["probabilities"] = (1, 1 if manifest.task == "sigmoid" else len(manifest.labels))
         if "mask" in manifest.outputs:
             expected["mask"] = (1, *actual.get("mask", (0, 0, 0, 0))[1:3], 1)
         if expected != actual:
@@ -110,14 +110,16 @@ class Engine:
             )
         if any(detail["dtype"] is not np.uint8 for detail in (self._input, *found.values())):
             raise ModelRefused(f"{model.path.name}: input and outputs are not uint8", "convert it with cxr-convert")
-        if any(abs(detail["quantization"][0] * 256 - 1) > 1e-6 for detail in found.values()):
+        scales = [detail["quantization"] for detail in found.values()]
+        if any(abs(scale * 256 - 1) > 1e-6 or zero_point for scale, zero_point in scales):
             raise ModelRefused(f"{model.path.name}: outputs are not in units of 1/256", "convert it with cxr-convert")
 
     def infer(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
         """Run the model on uint8[1, H, W, 1].
 
         Returns:
-            `probabilities` uint8[labels] and, if the model has one, `mask` uint8[h, w], both in units of 1/256.
+            `probabilities` uint8[labels], or uint8[1] of the second label where the task is 'sigmoid', and, if the
+            model has one, `mask` uint8[h, w], all in units of 1/256.
         """
         self._interpreter.set_tensor(self._input["index"], pixels)
         self._interpreter.invoke()

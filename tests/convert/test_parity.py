@@ -1,12 +1,26 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from cxr_convert import parity, table
+from cxr_edge.model_file import Manifest
+from cxr_edge.preprocess import InputSpec
 
-LABELS = ["normal", "pneumonia"]
+MANIFEST = Manifest(
+    name="m",
+    task="softmax",
+    labels=("normal", "pneumonia"),
+    input=InputSpec(),
+    outputs={"probabilities": "p", "mask": "m"},
+    temperature=1.0,
+    uncertain_below=0.7,
+    mask_threshold=0.5,
+    tflite_sha256="",
+)
 
 
 def rows() -> pd.DataFrame:
@@ -19,6 +33,7 @@ def rows() -> pd.DataFrame:
             "split": "test",
             "float": [np.array(p) for p in wide],
             "int8": [np.array(p) for p in narrow],
+            "quantised": [np.rint(np.array(p) * 256).astype(np.uint8) for p in narrow],
             "float_dice": [0.9, np.nan, np.nan, 0.8],
             "int8_dice": [0.8, np.nan, np.nan, 0.8],
         }
@@ -26,7 +41,7 @@ def rows() -> pd.DataFrame:
 
 
 def test_parity_by_hand() -> None:
-    result = parity.parity(rows(), LABELS, temperature=1.0, uncertain_below=0.7)
+    result = parity.parity(rows(), MANIFEST)
     assert result["flips_pct"] == 25
     assert result["flips_of_certain_pct"] == 0
     assert result["mean_abs_probability_error"] == pytest.approx(0.025)
@@ -35,8 +50,16 @@ def test_parity_by_hand() -> None:
     assert (result["float"]["dice"], result["int8"]["dice"], result["int8"]["masks"]) == (0.85, 0.8, 2)
 
 
+def test_a_sigmoid_gives_the_figures_of_the_same_softmax() -> None:
+    """Its one output is the second label's probability: nothing else differs."""
+    of_sigmoid = rows().assign(quantised=[both[1:] for both in rows()["quantised"]])
+    sigmoid = replace(MANIFEST, task="sigmoid")
+    assert parity.figures(of_sigmoid, sigmoid) == parity.figures(rows(), MANIFEST)
+    assert parity.parity(of_sigmoid, sigmoid) == parity.parity(rows(), MANIFEST)
+
+
 def test_figures_are_told_by_origin() -> None:
-    records = parity.figures(rows(), LABELS, temperature=1.0, uncertain_below=0.7)
+    records = parity.figures(rows(), MANIFEST)
     assert [(r["split"], r["origin"], r["pictures"]) for r in records] == [
         ("test", "all", 4),
         ("test", "a", 2),

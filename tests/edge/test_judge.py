@@ -23,11 +23,9 @@ OUTPUTS = arrays.arrays(np.uint8, st.integers(2, 6)).filter(lambda quantised: bo
 
 
 def manifest(**fields: Any) -> Manifest:
-    about: dict[str, Any] = {"temperature": 1.0, "uncertain_below": 0.6, "mask_threshold": 0.5, **fields}
+    about: dict[str, Any] = {"task": "softmax", "labels": LABELS, "temperature": 1.0, "uncertain_below": 0.6, **fields}
     outputs = {"probabilities": "a"}
-    return Manifest(
-        name="m", task="softmax", labels=LABELS, input=InputSpec(), outputs=outputs, tflite_sha256="", **about
-    )
+    return Manifest(name="m", input=InputSpec(), outputs=outputs, mask_threshold=0.5, tflite_sha256="", **about)
 
 
 @given(OUTPUTS, st.floats(0.05, 20))
@@ -104,6 +102,57 @@ def test_confidence_is_judged_after_calibration() -> None:
     quantised = np.array([200, 28, 28], np.uint8)
     assert judge(quantised, manifest(temperature=1.0)).verdict == "normal"
     assert judge(quantised, manifest(temperature=4.0)).verdict == UNCERTAIN
+
+
+UNITS = np.arange(256, dtype=np.uint8)[:, np.newaxis]
+"""Every output that a sigmoid can have."""
+
+
+@given(st.floats(0.05, 20))
+def test_a_calibrated_sigmoid_is_a_distribution_that_grows_with_its_output(temperature: float) -> None:
+    p = calibrate(UNITS, temperature, "sigmoid")
+    assert p.shape == (256, 2)
+    assert np.isfinite(p).all()
+    assert ((p >= 0) & (p <= 1)).all()
+    assert p.sum(axis=1) == pytest.approx(1)
+    assert (np.diff(p[:, 1]) >= 0).all()
+    assert (np.diff(p[:, 1])[40:-40] > 0).all()
+    assert p[128] == pytest.approx([0.5, 0.5])
+
+
+@given(st.floats(0, 1))
+def test_a_sigmoid_at_temperature_1_changes_nothing_but_a_quantum(p: float) -> None:
+    quantised = np.array([min(round(p * 256), 255)], np.uint8)
+    assert np.abs(calibrate(quantised, 1.0, "sigmoid") - [1 - p, p]).max() <= 1 / 256
+
+
+@given(st.integers(1, 254), st.floats(0.1, 10))
+def test_a_sigmoid_is_scaled_in_its_logit(quantised: int, temperature: float) -> None:
+    logit = np.log(quantised / (256 - quantised))
+    p = calibrate(np.array([quantised], np.uint8), temperature, "sigmoid")
+    assert p[1] == pytest.approx(1 / (1 + np.exp(-logit / temperature)))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_both_ends_of_a_sigmoid_are_equally_sure(temperature: float) -> None:
+    negative, positive = calibrate(UNITS[[0, 255]], temperature, "sigmoid")
+    assert negative[0] == pytest.approx(positive[1], abs=1e-3)
+    assert 0 < negative[1] < 0.2
+    assert 0 < positive[0] < 0.2
+
+
+@given(st.integers(0, 255), st.floats(0.2, 5))
+def test_a_sigmoid_over_half_gives_the_second_label(quantised: int, temperature: float) -> None:
+    model = manifest(task="sigmoid", labels=LABELS[:2], temperature=temperature, uncertain_below=0.0)
+    judgement = judge(np.array([quantised], np.uint8), model)
+    assert judgement.verdict == LABELS[int(quantised > 128)]
+    assert judgement.confidence == max(judgement.probabilities) >= 0.5
+
+
+def test_an_unclear_sigmoid_is_uncertain_on_both_sides_of_half() -> None:
+    model = manifest(task="sigmoid", labels=LABELS[:2], uncertain_below=0.9)
+    verdicts = [judge(np.array([units], np.uint8), model).verdict for units in (10, 60, 128, 196, 250)]
+    assert verdicts == ["normal", UNCERTAIN, UNCERTAIN, UNCERTAIN, "pneumonia"]
 
 
 def radiograph(gray: NDArray[np.uint8]) -> Radiograph:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ FLATBUFFER = b"\x1c\x00\x00\x00TFL3" + bytes(range(64))
 """Bytes that `read` takes for a model: it looks at the identifier and the digest, never inside."""
 
 MANIFEST: dict[str, Any] = {
-    "manifest_version": MANIFEST_VERSION,
+    "manifest_version": 1,
     "name": "tiny",
     "task": "softmax",
     "labels": ["normal", "pneumonia"],
@@ -175,6 +176,8 @@ SPEC = MANIFEST["input"]
         {"manifest_version": "1"},
         {"task": "regression"},
         {"task": None},
+        {"task": "sigmoid", "labels": ["normal", "pneumonia", "covid19"]},
+        {"task": "sigmoid", "labels": ["normal"]},
         {"labels": []},
         {"labels": ["normal"]},
         {"labels": ["normal", "normal"]},
@@ -211,32 +214,48 @@ def test_refuses_a_manifest_that_makes_no_sense(changes: dict[str, Any]) -> None
 
 
 PROBABILITY = st.floats(0, 1)
-MANIFESTS = st.builds(
-    Manifest,
-    name=st.text(),
-    task=st.just("softmax"),
-    labels=st.lists(st.text(min_size=1), min_size=2, max_size=5, unique=True)
-    .map(tuple)
-    .filter(lambda labels: "uncertain" not in labels),
-    input=st.builds(
-        InputSpec,
-        height=st.integers(1, 4096),
-        width=st.integers(1, 4096),
-        low_percentile=st.floats(0, 49),
-        high_percentile=st.floats(51, 100),
-    ),
-    outputs=st.fixed_dictionaries({"probabilities": st.text()}, optional={"mask": st.text()}),
-    temperature=st.floats(0.01, 100),
-    uncertain_below=PROBABILITY,
-    mask_threshold=st.floats(0.01, 0.99),
-    tflite_sha256=st.just("0" * 64),
-    about=st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), PROBABILITY, st.none())),
-)
 
 
-@given(manifest=MANIFESTS)
+def manifests(task: str, most_labels: int) -> st.SearchStrategy[Manifest]:
+    return st.builds(
+        Manifest,
+        name=st.text(),
+        task=st.just(task),
+        labels=st.lists(st.text(min_size=1), min_size=2, max_size=most_labels, unique=True)
+        .map(tuple)
+        .filter(lambda labels: "uncertain" not in labels),
+        input=st.builds(
+            InputSpec,
+            height=st.integers(1, 4096),
+            width=st.integers(1, 4096),
+            low_percentile=st.floats(0, 49),
+            high_percentile=st.floats(51, 100),
+        ),
+        outputs=st.fixed_dictionaries({"probabilities": st.text()}, optional={"mask": st.text()}),
+        temperature=st.floats(0.01, 100),
+        uncertain_below=PROBABILITY,
+        mask_threshold=st.floats(0.01, 0.99),
+        tflite_sha256=st.just("0" * 64),
+        about=st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), PROBABILITY, st.none())),
+    )
+
+
+@given(manifest=manifests("softmax", 5) | manifests("sigmoid", 2))
 def test_a_manifest_survives_being_written_and_read(manifest: Manifest) -> None:
     assert parse_manifest(manifest.to_json(), "any") == manifest
+
+
+def test_only_a_sigmoid_needs_a_newer_box() -> None:
+    """A box with the first cxr-edge reads version 1 alone; of a newer one it says 'update'."""
+    manifest = parse_manifest(json.dumps(MANIFEST), "tiny")
+    assert json.loads(manifest.to_json())["manifest_version"] == 1
+    assert json.loads(replace(manifest, task="sigmoid").to_json())["manifest_version"] == 2
+
+
+def test_the_engine_refuses_a_sigmoid_of_as_many_outputs_as_labels(path: Path) -> None:
+    variant = shipped_variant(path, task="sigmoid", labels=["normal", "pneumonia"])
+    with pytest.raises(ModelRefused, match="tensors"):
+        Engine(find_runtime(), model_file.read(variant))
 
 
 @pytest.mark.parametrize("count", [-1, 1], ids=["one label too few", "one too many"])
