@@ -9,99 +9,86 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
-from sklearn.model_selection import StratifiedGroupKFold
 
-from cxr_edge.errors import ImageProblem, UsageError
-from cxr_edge.imaging import decode, read_bytes
-
-COLUMNS = ("path", "label", "mask", "origin", "group", "split", "licence")
-FOLDS = 20
-_SPLIT_REMEDY = "add pictures, or make the split yourself and name it with --split-column"
-SPLITS = ("train", "validation", "test", "external")
+from cxr_edge.errors import OutputUnwritable, UsageError
+from cxr_train import labels, layouts, leaks, pictures, sound, splits
+from cxr_train.layouts import COLUMNS as COLUMNS
+from cxr_train.layouts import SPLITS as SPLITS
+from cxr_train.layouts import Source as Source
 
 
 @dataclass(frozen=True)
-class Source:
-    """Which columns of somebody's table mean what; an empty name means that it has no such column."""
+class Built:
+    """What `build` did: rows written, a sentence for each row left out, and lines for a person on all the rest."""
 
-    path: str = "path"
-    label: str = "label"
-    mask: str = ""
-    origin: str = ""
-    group: str = ""
-    split: str = ""
-    licence: str = ""
+    rows: int
+    left_out: list[str]
+    notes: list[str]
+    sizes: list[str]
+    leaks: list[str]
 
 
-def build(source_file: Path, out: Path, source: Source, where: str, external: str, seed: int) -> tuple[int, list[str]]:
-    """Read somebody's CSV table, verify every picture and mask, split by group, and write our table to `out`.
+def build(
+    source_path: Path,
+    out: Path,
+    source: Source,
+    where: str,
+    external: str,
+    seed: int,
+    *,
+    resplit: bool = False,
+    by_picture: bool = False,
+) -> Built:
+    """Read a folder or a table of any known layout, verify every picture and mask, split, and write our table to `out`.
+
+    Where the source has a split, it is kept. Otherwise one is made, by groups that hold whatever is one patient,
+    identical or a near-duplicate together.
 
     Args:
-        source_file: CSV whose paths are relative to its own folder.
-        source: the names of its columns.
+        source_path: a folder, or a CSV or Excel file whose paths are relative to its own folder.
+        source: the names of a table's columns.
         where: pandas query that chooses rows for train, validation and test; empty for all.
         external: pandas query that chooses rows which training must never see; empty for none.
-        seed: of the split, where the source has none.
-
-    Returns:
-        The number of rows written, and a sentence for each row left out.
+        seed: of the split, where one is made.
+        resplit: make a split although the source has one; its external rows stay external.
+        by_picture: every picture is its own group, whatever else shows the same patient.
 
     Raises:
-        UsageError: the table cannot be read, lacks a column, or leaves fewer than two labels.
+        UsageError: the source cannot be read, lacks a column or a class, has two spellings of a label, or its split
+            tears a group or lacks a label.
+        OutputUnwritable: the table, or the pictures of arrays, cannot be written.
     """
-    raw = _read_csv(source_file).reset_index(names="line")
-    raw["line"] += 2  # as a spreadsheet counts: from 1, after the header
-    inside = _choose(raw, where, source_file) if where else raw
-    outside = _choose(raw, external, source_file) if external else raw.iloc[:0]
-    inside = inside[~inside["line"].isin(outside["line"])]
-    rows = pd.concat([_rename(inside, source, source_file), _rename(outside, source, source_file)])
-    rows["external"] = rows["line"].isin(outside["line"])
+    folder = _make_folder(source_path, out)
+    listing = layouts.recognise(source_path, folder / f"{out.stem}_pictures")
+    if listing.own:
+        if source != Source():
+            raise UsageError(f"{source_path}: is no table ({listing.kind})", "leave the --...-column options out")
+        source = Source(**{name: name for name in COLUMNS if name in listing.rows})
+    rows = sound.choose(listing.rows, source, where, external, source_path)
+    labels.check_spelling(label for label in rows["label"] if label.strip())
+    rows["label"] = rows["label"].str.strip()
+    expected = {*rows["label"], *(() if where or external else listing.classes)} - {""}
+    checked = sound.verify(rows, listing, source, resplit)
+    labels.check_classes(expected, checked.rows, checked.problems, str(source_path))
 
-    folder = source_file.parent.resolve()
-    target = out.parent.resolve()
-    complaints = {row.line: problem for row in rows.itertuples() if (problem := _problem(row, folder))}
-    rows = rows[~rows["line"].isin(complaints.keys())].copy()
-    if rows["label"].nunique() < 2:
-        raise UsageError(f"{source_file}: fewer than two labels are left", "check --where and the label column")
+    sets = leaks.linked(len(checked.rows), leaks.near_pairs(checked.hashes))
+    rows, made, found = splits.settle(checked.rows, sets, seed, resplit, by_picture)
+    labels.check_splits(rows, made)
     for name in ("path", "mask"):
-        rows[name] = [os.path.relpath(folder / value, target) if value else "" for value in rows[name]]
-    rows.loc[rows["external"], "split"] = "external"
-    missing = (rows["split"] == "") & ~rows["external"]
-    if missing.any():
-        rows.loc[missing, "split"] = split_by_group(rows[missing], seed)
-    target.mkdir(parents=True, exist_ok=True)
-    rows[list(COLUMNS)].to_csv(out, index=False)
-    return len(rows), [f"{source_file.name} line {line}: {problem}" for line, problem in complaints.items()]
-
-
-def split_by_group(rows: pd.DataFrame, seed: int) -> list[str]:
-    """Split rows into 70 % train, 15 % validation, 15 % test: whole groups, stratified by label and origin, seeded.
-
-    Raises:
-        UsageError: there are too few groups or pictures to split.
-    """
-    cells = rows["label"] + "|" + rows["origin"]
-    if cells.value_counts().max() < FOLDS:
-        cells = rows["label"]  # origins this small cannot be stratified by
-    if min(cells.value_counts().max(), rows["group"].nunique()) < FOLDS:
-        raise UsageError(f"too few pictures or groups to split: at least {FOLDS} of a label are needed", _SPLIT_REMEDY)
-    folds = StratifiedGroupKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
-    splits = ["train"] * len(rows)
-    with warnings.catch_warnings():
-        # A label with fewer pictures than folds is spread as evenly as it can be; nothing a user could mend.
-        warnings.simplefilter("ignore", UserWarning)
-        parts = [members for _, members in folds.split(rows, cells, rows["group"])]
-    for number, members in enumerate(parts[:6]):
-        for member in members:
-            splits[member] = "test" if number < 3 else "validation"
-    return splits
+        rows[name] = [
+            os.path.relpath(listing.folder.resolve() / value, folder) if value else "" for value in rows[name]
+        ]
+    _write(rows[list(COLUMNS)], out)
+    notes = [f"{source_path} read as: {listing.kind}", *listing.notes, *checked.notes]
+    if absent := [name for name in ("train", "validation") if name not in set(rows["split"])]:
+        notes.append(f"no picture is in {' or '.join(absent)}, which cxr-train fit needs; --resplit makes a split")
+    left_out = [*listing.complaints, *(sentence for _, sentence in checked.problems)]
+    return Built(len(rows), left_out, notes, list(pictures.summary(rows)), found)
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -130,12 +117,43 @@ def digest(path: Path) -> str:
 
 
 def summary(table: pd.DataFrame) -> Iterator[str]:
-    """Lines that count rows, groups and masks by split, label and origin."""
+    """Lines on class balance: rows of each label in each split and their share of it; then by origin, with masks."""
+    table = table.assign(split=pd.Categorical(table["split"], [*SPLITS]))
+    balance = table.groupby(["split", "label"], observed=True).size().rename("rows").to_frame()
+    balance["share"] = [
+        f"{share:.1%}" for share in balance["rows"] / balance.groupby("split", observed=True)["rows"].transform("sum")
+    ]
+    yield from balance.to_string().splitlines()
+    yield ""
     masks = table.assign(mask=table["mask"] != "")
-    counts = masks.groupby(["split", "label", "origin"]).agg(
+    counts = masks.groupby(["origin", "label", "split"], observed=True).agg(
         rows=("path", "size"), groups=("group", "nunique"), masks=("mask", "sum")
     )
     yield from counts.to_string().splitlines()
+
+
+def _make_folder(source: Path, out: Path) -> Path:
+    if out.resolve() == source.resolve():
+        raise UsageError(f"{out} is the source itself", "choose another file for --out")
+    if source.resolve() in out.resolve().parent.parents:
+        raise UsageError(
+            f"{out} lies in a folder of {source}, whose folders are read as classes", "choose another --out"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputUnwritable(f"{out.parent} cannot be made ({error.strerror})", "choose another --out") from error
+    return out.parent.resolve()
+
+
+def _write(rows: pd.DataFrame, out: Path) -> None:
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    try:
+        rows.to_csv(unfinished, index=False)
+        unfinished.replace(out)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OutputUnwritable(f"{out} cannot be written ({error.strerror or error})", "free some space") from error
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -143,46 +161,3 @@ def _read_csv(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as a CSV table ({error})", "give a CSV file, UTF-8") from error
-
-
-def _choose(table: pd.DataFrame, query: str, path: Path) -> pd.DataFrame:
-    try:
-        return table.query(query)
-    except Exception as error:  # pandas raises whatever the expression provokes
-        raise UsageError(
-            f"{path}: cannot choose rows by {query!r} ({error})", "write it like: set == 'pool' and primary == '1'"
-        ) from error
-
-
-def _rename(table: pd.DataFrame, source: Source, path: Path) -> pd.DataFrame:
-    renamed = pd.DataFrame({"line": table["line"]})
-    for name in COLUMNS:
-        column = getattr(source, name)
-        if column and column not in table:
-            raise UsageError(f"{path}: there is no column {column!r}", f"it has: {', '.join(table.columns[1:])}")
-        renamed[name] = table[column].str.strip() if column else ""
-    renamed["origin"] = renamed["origin"].replace("", "unknown")
-    # Without a group every picture is its own.
-    renamed["group"] = renamed["group"].where(renamed["group"] != "", renamed["path"])
-    return renamed
-
-
-def _problem(row: object, folder: Path) -> str:
-    """Say what is wrong with one row, or return ""."""
-    path, mask, split = (str(getattr(row, name)) for name in ("path", "mask", "split"))
-    if not getattr(row, "label"):  # noqa: B009
-        return f"{path}: the label is empty"
-    if split and split not in SPLITS:
-        return f"{path}: unknown split {split!r}"
-    try:
-        picture = decode(read_bytes(folder / path), (10**6, 10**6))
-        if mask:
-            with Image.open(folder / mask) as image:
-                size = image.size
-            if size != (picture.width, picture.height):
-                return f"{mask}: is {size[0]} x {size[1]}, its picture {picture.width} x {picture.height}"
-    except ImageProblem as problem:
-        return f"{path}: {problem.sentence}"
-    except OSError as error:
-        return f"{mask}: {error}"
-    return ""
