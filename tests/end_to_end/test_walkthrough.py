@@ -45,7 +45,8 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_run_folder_is_complete(walked: Path) -> None:
     run_folder = walked / "runs" / "first"
-    for name in ("model.keras", "model.json", "training_log.csv", "curves.png", "evaluation/confusion_test.png"):
+    drawn = [f"evaluation/{kind}_test.png" for kind in ("confusion", "roc", "precision_recall", "calibration", "grid")]
+    for name in ("model.keras", "model.json", "training_log.csv", "curves.png", "evaluation/report.html", *drawn):
         assert (run_folder / name).stat().st_size > 0
     evaluation = json.loads((run_folder / "evaluation" / "evaluation.json").read_text())
     assert set(evaluation["splits"]) == {"validation", "test"}

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cxr_edge import imaging, preprocess
 from cxr_edge.preprocess import InputSpec
@@ -14,6 +15,7 @@ from cxr_train.table import Source
 
 SPEC = InputSpec(64, 64)
 LABELS = ["normal", "pneumonia"]
+TARGET = data.Target(tuple(LABELS))
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +28,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 
 def test_held_out_pictures_come_once_in_order_and_as_the_box_sees_them(rows: pd.DataFrame) -> None:
-    batches = data.Radiographs(rows, LABELS, SPEC, batch=8)
-    pixels = np.concatenate([batches[index][0] for index in range(len(batches))])
-    truth = np.concatenate([batches[index][1]["probabilities"] for index in range(len(batches))])
+    batches = data.Radiographs(rows, TARGET, SPEC, batch=8)
+    pixels = np.concatenate([batch[0] for batch in batches.dataset().as_numpy_iterator()])
+    truth = np.concatenate([batch[1]["probabilities"] for batch in batches.dataset().as_numpy_iterator()])
     assert [LABELS[index] for index in truth.argmax(axis=1)] == list(rows["label"])
     for index, path in enumerate(rows["path"]):
         box = preprocess.to_input(imaging.decode(Path(path).read_bytes(), (64, 64)).gray, SPEC)
@@ -37,9 +39,8 @@ def test_held_out_pictures_come_once_in_order_and_as_the_box_sees_them(rows: pd.
 
 def test_training_batches_depend_on_seed_and_epoch_alone(rows: pd.DataFrame) -> None:
     def batch(seed: int, epoch: int) -> np.ndarray:  # type: ignore[type-arg]
-        batches = data.Radiographs(rows, LABELS, SPEC, batch=8, seed=seed, training=True)
-        batches.start(epoch)
-        return batches[1][0]
+        batches = data.Radiographs(rows, TARGET, SPEC, batch=8, drawing=data.Drawing("origin", "strong", seed))
+        return np.asarray(batches.load(epoch, 1)[0])
 
     np.testing.assert_array_equal(batch(1, 5), batch(1, 5))
     assert not np.array_equal(batch(1, 5), batch(1, 6))
@@ -47,8 +48,8 @@ def test_training_batches_depend_on_seed_and_epoch_alone(rows: pd.DataFrame) -> 
 
 
 def test_rows_without_a_mask_are_judged_nowhere(rows: pd.DataFrame) -> None:
-    batches = data.Radiographs(rows, LABELS, SPEC, batch=len(rows))
-    judged = batches[0][1]["mask"][..., 1].max(axis=(1, 2))
+    batches = data.Radiographs(rows, TARGET, SPEC, batch=len(rows))
+    judged = batches.load(0, 0)[1]["mask"][..., 1].max(axis=(1, 2))
     assert list(judged > 0) == [mask != "" for mask in rows["mask"]]
 
 
@@ -64,20 +65,53 @@ def test_unjudged_pixels_are_not_truth() -> None:
     np.testing.assert_array_equal(truth[4:, 8:, 0], 1)
 
 
-def test_small_cells_count_more_but_not_as_much_as_large_ones() -> None:
-    cells = pd.DataFrame({"label": ["a"] * 100 + ["b"] * 4, "origin": "x", "path": ""})
-    weights = data.balanced_weights(cells)
-    assert weights.sum() == pytest.approx(1)
-    assert weights[100:].sum() == pytest.approx(2 / 12)
+def test_a_mask_published_in_another_size_is_brought_to_its_picture(rows: pd.DataFrame, tmp_path: Path) -> None:
+    masked = rows[rows["mask"] != ""].head(4).reset_index(drop=True)
+    half = masked.copy()
+    for index, mask in enumerate(masked["mask"]):
+        with Image.open(mask) as image:
+            image.resize((64, 64), Image.Resampling.NEAREST).save(tmp_path / f"{index}.png")
+        half.loc[index, "mask"] = str(tmp_path / f"{index}.png")
+    drawing = data.Drawing("none", "light", 3)
+    whole, small = (
+        data.Radiographs(some, TARGET, SPEC, batch=4, drawing=drawing).load(0, 0)[1]["mask"] for some in (masked, half)
+    )
+    assert np.abs(whole - small).mean() < 0.03
 
 
-def test_augmentation_moves_picture_and_mask_together() -> None:
+def test_class_weights_weigh_the_label_and_never_the_mask(rows: pd.DataFrame) -> None:
+    some = rows[(rows["label"] == "normal") | (rows.index % 4 == 1)].reset_index(drop=True)
+    batches = data.Radiographs(some, TARGET, SPEC, batch=len(some), drawing=data.Drawing("class-weights", "none", 0))
+    _, truth, weights = batches.load(0, 0)
+    own = weights["probabilities"]
+    ill = truth["probabilities"][:, 1] == 1
+    assert own[ill].sum() == pytest.approx(own[~ill].sum())
+    assert own.sum() == pytest.approx(len(some))
+    assert set(weights["mask"]) == {1}
+
+
+def test_a_sigmoid_is_taught_the_second_label(rows: pd.DataFrame) -> None:
+    target = data.Target(tuple(LABELS), "sigmoid", mask=False)
+    _, truth = data.Radiographs(rows, target, SPEC, batch=len(rows)).load(0, 0)
+    assert set(truth) == {"probabilities"}
+    assert [LABELS[int(value)] for value in truth["probabilities"][:, 0]] == list(rows["label"])
+
+
+def test_no_augmentation_changes_nothing() -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8)
+    same, mask = augment(gray, None, np.random.default_rng(1), "none")
+    np.testing.assert_array_equal(same, gray)
+    assert mask is None
+
+
+@pytest.mark.parametrize("strength", ["light", "strong"])
+def test_augmentation_moves_picture_and_mask_together(strength: str) -> None:
     # A picture that is its own mask must still be so after any geometry.
     square = np.zeros((200, 160), np.uint8)
     square[60:150, 40:110] = 255
     agreements = []
     for seed in range(20):
-        gray, mask = augment(square, square.copy(), np.random.default_rng(seed))
+        gray, mask = augment(square, square.copy(), np.random.default_rng(seed), strength)
         assert mask is not None
         assert gray.shape == mask.shape == square.shape
         agreements.append(float(((gray > 127) == (mask > 127)).mean()))

@@ -1,7 +1,7 @@
 """Augmentation of one radiograph and its mask: geometry, exposure, resolution, compression, noise, occlusion.
 
-Aimed at what tells hospitals apart rather than patients: compression, sharpness, exposure, framing and borders.
-No mirroring: the heart lies on one side.
+`strong` is aimed at what tells hospitals apart rather than patients: compression, sharpness, exposure, framing and
+borders; `light` varies framing and exposure only. No mirroring: the heart lies on one side.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ from PIL import Image
 Gray = NDArray[np.uint8]
 
 
-def augment(gray: Gray, mask: Gray | None, rng: np.random.Generator) -> tuple[Gray, Gray | None]:
-    """Vary one picture: uint8[H, W] and its mask (same size, or None) -> the same shapes. All randomness from `rng`."""
+def augment(
+    gray: Gray, mask: Gray | None, rng: np.random.Generator, strength: str = "strong"
+) -> tuple[Gray, Gray | None]:
+    """Vary one picture: uint8[H, W] and its mask (same size, or None) -> the same shapes. All randomness from `rng`.
+
+    `strength` is one of `presets.AUGMENTATIONS`.
+    """
+    if strength == "none":
+        return gray, mask
     picture = Image.fromarray(gray)
     coefficients = _affine(picture.width, picture.height, rng)
     picture = picture.transform(picture.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
@@ -25,6 +32,8 @@ def augment(gray: Gray, mask: Gray | None, rng: np.random.Generator) -> tuple[Gr
             picture.size, Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST
         )
         mask = np.asarray(moved)
+    if strength == "light":
+        return _gamma(np.asarray(picture), np.exp(rng.uniform(-0.2, 0.2))), mask
     if rng.random() < 0.4:
         picture = _lower_resolution(picture, rng.uniform(0.35, 0.9))
     if rng.random() < 0.4:

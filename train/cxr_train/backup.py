@@ -1,8 +1,11 @@
-"""Back-ups of a running phase, so that a killed run goes on from its last whole epoch.
+"""What a run keeps while it runs, so that a kill, a full disk or a diverging loss costs one epoch at most.
 
-    backup/epoch-0007.weights.h5   weights and optimizer at the end of epoch 7 (from 0), renamed into place when whole
+    model.keras             the epoch with the lowest validation loss so far
+    backup/epoch-0007.npz   weights and optimizer at the end of epoch 7 (from 0) of the running phase
 
-Keras's own BackupAndRestore overwrites its only file in place: a run killed at that moment cannot be resumed.
+Both are written beside and renamed into place when whole: Keras's own ModelCheckpoint and BackupAndRestore overwrite
+their only file, and a kill at that moment leaves nothing. At the end of an epoch the model is saved first, then the
+epoch is logged, then it is backed up: what has a back-up is logged, and a logged loss always has its model.
 """
 
 from __future__ import annotations
@@ -12,11 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pandas as pd
 
 
+class Best(keras.callbacks.Callback):
+    """Saves the whole model at each epoch whose `val_loss` is below `best`, the lowest before."""
+
+    def __init__(self, file: Path, best: float) -> None:
+        super().__init__()
+        self.file, self.best = file, best
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Save, if it is the best so far."""
+        loss = float((logs or {})["val_loss"])
+        if loss < self.best:
+            unfinished = self.file.with_name(f"unfinished-{self.file.name}")
+            self.model.save(unfinished)
+            unfinished.replace(self.file)
+            self.best = loss
+
+
 class Backup(keras.callbacks.Callback):
-    """Saves the model at the end of each epoch; put it last, so that what it has, the log has as well."""
+    """Saves weights and optimizer at the end of each epoch; put it last."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -25,12 +46,27 @@ class Backup(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Save, then remove the epoch before."""
         self.folder.mkdir(exist_ok=True)
-        unfinished = self.folder / "unfinished.weights.h5"
-        self.model.save_weights(unfinished, overwrite=True)
-        unfinished.replace(self.folder / f"epoch-{epoch:04}.weights.h5")
+        save(self.folder / f"epoch-{epoch:04}.npz", [*self.model.variables, *self.model.optimizer.variables])
         for older in self.folder.glob("epoch-*"):
             if _epoch(older) < epoch:
                 older.unlink()
+
+
+def save(file: Path, variables: list[keras.Variable]) -> None:
+    """Save the values of variables, in their order, whole or not at all.
+
+    Not in HDF5: on a full disk its library prints thousands of lines from its destructors.
+    """
+    unfinished = file.with_name("unfinished.npz")
+    np.savez(unfinished, **{f"{number:05}": variable.numpy() for number, variable in enumerate(variables)})
+    unfinished.replace(file)
+
+
+def load(file: Path, variables: list[keras.Variable]) -> None:
+    """Give variables the values that `save` wrote of the same ones."""
+    with np.load(file) as values:
+        for variable, name in zip(variables, sorted(values), strict=True):
+            variable.assign(values[name])
 
 
 def resume(model: keras.Model, folder: Path, log: Path, first: int) -> int:
@@ -43,11 +79,14 @@ def resume(model: keras.Model, folder: Path, log: Path, first: int) -> int:
     if backups:
         # Its variables must exist before they can be loaded.
         model.optimizer.build(model.trainable_variables)
-        model.load_weights(backups[-1])
+        load(backups[-1], [*model.variables, *model.optimizer.variables])
         first = _epoch(backups[-1]) + 1
     if log.exists():
-        lines = pd.read_csv(log, dtype=str)
-        lines[lines["epoch"].astype(int) < first].to_csv(log, index=False)
+        lines = pd.read_csv(log, dtype=str, keep_default_na=False)
+        unfinished = log.with_name(f"unfinished-{log.name}")
+        # With the line ends that csv, and so CSVLogger, writes.
+        lines[lines["epoch"].astype(int) < first].to_csv(unfinished, index=False, lineterminator="\r\n")
+        unfinished.replace(log)
     return first
 
 

@@ -1,45 +1,89 @@
-"""The multi-task network: a MobileNetV2 backbone, a softmax head for the label, a small decoder for the lung mask.
+"""The networks: a backbone with a label head, with or without a lung mask decoder, and two plain CNNs.
 
-Input: float32[B, H, W, 1] in [-1, 1], that is `cxr_edge.preprocess.to_input(...) / 127.5 - 1`; H, W multiples of 32.
-Outputs: `probabilities` float32[B, labels], and `mask` float32[B, H/4, W/4, 1], the probability of lung.
+Input: float32[B, H, W, 1] in [-1, 1], that is `cxr_edge.preprocess.to_input(...) / 127.5 - 1`.
+Outputs, a dict: `probabilities` float32[B, labels] (softmax) or float32[B, 1] (sigmoid: of the second label), and, of
+the multi-task network, `mask` float32[B, H/4, W/4, 1], the probability of lung.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import keras
-import numpy as np
 from keras import layers
 
 from cxr_edge.errors import UsageError
+from cxr_train import backbones
+from cxr_train.presets import Settings
 
 SKIPS = ("block_12_add", "block_5_add", "block_2_add")
 """Backbone layers that the decoder reads besides the last one: 1/16, 1/8 and 1/4 of the input's size."""
 
 
-def build(
-    labels: int, *, size: int = 224, alpha: float = 1.0, weights: str | None = "imagenet", dropout: float = 0.2
-) -> keras.Model:
-    """Build the network.
+@dataclass(frozen=True)
+class Network:
+    """A Keras model, and which of its layers are the backbone (none of a plain CNN's)."""
 
-    Args:
-        labels: number of labels of the softmax head.
-        size: side of the square input, pixels, a multiple of 32.
-        alpha: width multiplier of MobileNetV2 (Sandler et al., CVPR 2018).
-        weights: `imagenet` (Keras downloads it), a weights file of MobileNetV2 without top, or None for random.
-        dropout: share of the pooled features dropped in training, [0, 1).
+    model: keras.Model
+    backbone: list[keras.layers.Layer]
+
+    def set_trainable(self, *, fine_tune: bool, fine_layers: int = 0) -> None:
+        """Freeze the backbone, or free its last `fine_layers` layers (0: all) except for its batch normalisation.
+
+        A frozen Keras batch normalisation also runs in inference mode. Keras's MobileNetV2 has momentum 0.999: with
+        the few steps of a fine-tuning its moving statistics go stale, and validation collapses while the loss falls.
+        """
+        first_free = len(self.backbone) - fine_layers if fine_layers else 0
+        for number, layer in enumerate(self.backbone):
+            free = fine_tune and number >= first_free
+            layer.trainable = free and not isinstance(layer, layers.BatchNormalization)
+
+
+def build(settings: Settings, labels: int) -> Network:
+    """Build the network that the settings name, for a number of labels.
 
     Raises:
-        UsageError: the weights file is missing or belongs to another alpha.
+        UsageError: weights cannot be had, or the size or the number of labels does not fit the network.
     """
-    trunk = backbone(size, alpha, weights)
+    if settings.task == "sigmoid" and labels != 2:
+        raise UsageError(
+            f"one sigmoid tells two labels apart, the table has {labels}",
+            "give --task softmax, or a table of two labels",
+        )
+    if settings.network == "multitask":
+        return _multitask(settings, labels)
+    if settings.network == "transfer":
+        return _transfer(settings, labels)
+    make = _cnn_4conv if settings.network == "cnn-4conv" else _cnn_bn
+    image = keras.Input((settings.size, settings.size, 1), name="image")
+    return Network(_model(image, _head(make(image, settings.dropout), settings.task, labels), settings), [])
+
+
+def _model(image: Any, probabilities: Any, settings: Settings, **more: Any) -> keras.Model:
+    name = settings.network.replace("-", "_")
+    return keras.Model(image, {"probabilities": probabilities, **more}, name=name)
+
+
+def _head(features: Any, task: str, labels: int) -> Any:
+    units, activation = (1, "sigmoid") if task == "sigmoid" else (labels, "softmax")
+    return layers.Dense(units, activation=activation, name="probabilities")(features)
+
+
+def _multitask(settings: Settings, labels: int) -> Network:
+    """MobileNetV2 (Sandler et al., CVPR 2018), a label head, and a small decoder for the lung mask."""
+    if settings.backbone != "mobilenet_v2":
+        raise UsageError(f"the multitask network has no backbone {settings.backbone!r}", "leave --backbone out")
+    if settings.size % 32 or settings.size < 64:
+        raise UsageError(f"the input's side of {settings.size} pixels is no multiple of 32 from 64 on", "set --size")
+    trunk = backbones.mobilenet_v2(settings.size, settings.alpha, settings.weights)
     deep = trunk.output
     pooled = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(deep)
-    pooled = layers.Dropout(dropout, name="dropout")(pooled)
-    # A 1x1 convolution, not a dense layer: tflite-runtime 2.14 computes per-channel fully-connected layers wrong.
-    logits = layers.Conv2D(labels, 1, name="logits")(pooled)
-    probabilities = layers.Softmax(name="probabilities")(layers.Flatten(name="flat")(logits))
+    pooled = layers.Dropout(settings.dropout, name="dropout")(pooled)
+    # A 1x1 convolution, not a dense layer: it keeps a scale for each channel (see cxr_convert.quantise).
+    logits = layers.Conv2D(1 if settings.task == "sigmoid" else labels, 1, name="logits")(pooled)
+    activation = "sigmoid" if settings.task == "sigmoid" else "softmax"
+    probabilities = layers.Activation(activation, name="probabilities")(layers.Flatten(name="flat")(logits))
 
     x = layers.Conv2D(64, 1, name="decoder_top")(deep)
     for skip, filters in zip(SKIPS, (64, 48, 32), strict=True):
@@ -51,47 +95,39 @@ def build(
         x = layers.SeparableConv2D(filters, 3, padding="same", name=f"{step}_mix")(x)
         x = layers.ReLU(6.0, name=f"{step}_out")(x)
     mask = layers.Conv2D(1, 1, activation="sigmoid", name="mask")(x)
-    return keras.Model(trunk.input, {"probabilities": probabilities, "mask": mask}, name="multitask")
+    return Network(_model(trunk.input, probabilities, settings, mask=mask), list(trunk.layers))
 
 
-def backbone(size: int, alpha: float, weights: str | None) -> keras.Model:
-    """MobileNetV2 without top for one gray channel, its layers named as Keras names them.
-
-    Published weights expect the gray channel three times; summing the first convolution over its input channels
-    gives the same numbers from one channel, at a third of the input's memory.
-    """
-    if weights not in (None, "imagenet") and not Path(str(weights)).is_file():
-        raise UsageError(f"weights file {weights} does not exist", "give a file, 'imagenet' or 'none'")
-    trunk = keras.applications.MobileNetV2(
-        input_shape=(size, size, 1), alpha=alpha, include_top=False, weights=None, name="backbone"
-    )
-    if weights is None:
-        return trunk
-    try:
-        published = keras.applications.MobileNetV2(
-            input_shape=(size, size, 3), alpha=alpha, include_top=False, weights=weights
-        )
-    except ValueError as error:
-        raise UsageError(f"{weights} does not fit MobileNetV2 with alpha {alpha}: {error}", "set --alpha") from error
-    for target, source in zip(trunk.layers, published.layers, strict=True):
-        values = source.get_weights()
-        if target.name == "Conv1":
-            values[0] = np.sum(values[0], axis=2, keepdims=True)
-        target.set_weights(values)
-    return trunk
+def _transfer(settings: Settings, labels: int) -> Network:
+    """A backbone with a pooled head (dropout, dense) or a flattened one (dense 256, dropout, dense)."""
+    if settings.size < 32:
+        raise UsageError(f"the input's side of {settings.size} pixels is below 32", "set --size")
+    image, deep, trunk = backbones.build(settings.backbone, settings.size, settings.alpha, settings.weights)
+    if settings.head == "flatten":
+        x = layers.Dense(256, activation="relu", name="dense")(layers.Flatten(name="flat")(deep))
+    else:
+        x = layers.GlobalAveragePooling2D(name="pool")(deep)
+    x = layers.Dropout(settings.dropout, name="dropout")(x)
+    return Network(_model(image, _head(x, settings.task, labels), settings), list(trunk))
 
 
-def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of `model` that belong to the backbone: all up to the last activation before the heads."""
-    names = [layer.name for layer in model.layers]
-    return list(model.layers[: names.index("out_relu") + 1])
+def _cnn_4conv(image: Any, dropout: float) -> Any:
+    """At 150 x 150 and with one sigmoid: 1,993,729 parameters."""
+    x = image
+    for filters in (32, 64, 128, 256):
+        x = layers.Conv2D(filters, 3, activation="relu", name=f"conv_{filters}")(x)
+        x = layers.MaxPooling2D(2, name=f"pool_{filters}")(x)
+    x = layers.Dense(128, activation="relu", name="dense")(layers.Flatten(name="flat")(x))
+    return layers.Dropout(dropout, name="dropout")(x)
 
 
-def set_trainable(model: keras.Model, *, fine_tune: bool) -> None:
-    """Freeze the backbone, or free it except for its batch normalisation.
-
-    A frozen Keras batch normalisation also runs in inference mode. Keras's MobileNetV2 has momentum 0.999: with the
-    few steps of a fine-tuning its moving statistics go stale, and validation collapses while the loss falls.
-    """
-    for layer in backbone_layers(model):
-        layer.trainable = fine_tune and not isinstance(layer, layers.BatchNormalization)
+def _cnn_bn(image: Any, dropout: float) -> Any:
+    """Four blocks of convolution, batch normalisation, ReLU and pooling; then a dense layer likewise."""
+    x = image
+    for filters in (32, 64, 128, 256):
+        x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv_{filters}")(x)
+        x = layers.BatchNormalization(name=f"bn_{filters}")(x)
+        x = layers.MaxPooling2D(2, name=f"pool_{filters}")(layers.ReLU(name=f"relu_{filters}")(x))
+    x = layers.Dense(128, use_bias=False, name="dense")(layers.Flatten(name="flat")(x))
+    x = layers.ReLU(name="relu_dense")(layers.BatchNormalization(name="bn_dense")(x))
+    return layers.Dropout(dropout, name="dropout")(x)

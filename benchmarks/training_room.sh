@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# The figures of docs/training.md, from real radiographs: training_room.sh DATA RUNS [STEP...]
+# DATA holds table.csv, brain_mri/ and weights/; see docs/training.md for what each step shows. A killed step resumes.
+set -euo pipefail
+data=$1 runs=$2
+shift 2
+wide="$data/weights/mobilenet_v2_imagenet_1.0_224_no_top_dequant_bncal.weights.h5"
+slim="$data/weights/mobilenet_v2_imagenet_0.35_224_no_top.weights.h5"
+mkdir -p "$runs"
+
+# table NAME QUERY [OPTION...]: rows of the data's table
+table() {
+  cxr-train table "$data/table.csv" -o "$runs/$1.csv" --path-column file --origin-column origin \
+    --licence-column licence --where "$2" "${@:3}" > "$runs/$1.txt" 2>&1
+}
+
+# run NAME TABLE OPTION...: fit, then judge the held-out pictures
+run() {
+  cxr-train fit --table "$runs/$2.csv" --out "$runs/$1" "${@:3}" 2>> "$runs/$1.log"
+  cxr-train evaluate --model "$runs/$1/model.keras" --table "$runs/$2.csv" --out "$runs/$1/evaluation" 2>> "$runs/$1.log"
+}
+
+# folds NAME TABLE OPTION...: cross-validate
+folds() { cxr-train fit --table "$runs/$2.csv" --out "$runs/$1" "${@:3}" 2>> "$runs/$1.log"; }
+
+multitask() { # 1,200 pictures a class of the COVID-19 Radiography Database, and the masked pool
+  radiography="(label == 'covid19' and id <= 'x24806') or (label == 'normal' and id <= 'x24749')"
+  radiography="$radiography or (label == 'pneumonia' and id <= 'x25808')"
+  table multitask "(set == 'pool' and primary == '1' and lung_mask != '') or (set == 'radiography' and ($radiography))" \
+    --mask-column lung_mask --group-column group --external "set == 'external'"
+  run multitask multitask --weights "$wide" --fine-epochs "${FINE_EPOCHS:-15}"
+}
+
+memory() { # the same at 1,000 and at 8,000 pictures: resources.csv
+  table thousand "set == 'pool' and primary == '1' and id < 'x01400'" --mask-column lung_mask --group-column group
+  table thousands "(set == 'pool' or set == 'radiography') and primary == '1'" --mask-column lung_mask --group-column group
+  for size in thousand thousands; do
+    folds "memory-$size" "$size" --weights "$wide" --frozen-epochs 1 --fine-epochs 1
+    tail -n 1 "$runs/memory-$size/resources.csv"
+  done
+}
+
+darkcovidnet() { # 5 folds of the 1,124 pictures: by picture as the paper, then by patient and near-duplicate
+  query="source == 'muhammedtalo/COVID-19'"
+  table dark-by-picture "$query" --split-by-picture
+  table dark-by-group "$query" --group-column group
+  for by in picture group; do
+    folds "dark-by-$by" "dark-by-$by" --preset two-phase --weights "$wide" --size 192 --batch 32 --augmentation strong \
+      --frozen-epochs 2 --fine-layers 0 --fine-rate 2e-4 --fine-epochs 8 --folds 5
+  done
+}
+
+kermany() { # normal against pneumonia, held-out patients
+  table kermany "origin == 'kermany' and primary == '1'" --group-column group
+  run cnn-bn kermany --preset cnn-bn
+  run transfer kermany --preset vgg16 --backbone mobilenet_v2 --weights "$wide" --fine-layers 20 --fine-rate 1e-4
+  run cnn-4conv kermany --preset cnn-4conv
+  cxr-train compare "$runs/cnn-4conv" "$runs/cnn-bn" "$runs/transfer" --out "$runs/kermany"
+}
+
+brain() { # tumour against healthy, by near-duplicate group
+  cxr-train table "$data/brain_mri" -o "$runs/brain.csv" > "$runs/brain.txt" 2>&1
+  folds brain brain --preset resnet50 --backbone mobilenet_v2 --weights "$wide" --size 192 --batch 16 --fine-rate 1e-4 \
+    --fine-epochs 12 --frozen-epochs 6 --folds 5
+}
+
+origins() { # each origin judged by a model that never saw it
+  table origins "(set == 'pool' or set == 'radiography') and primary == '1'" --group-column group
+  folds origins origins --preset two-phase --weights "$slim" --alpha 0.35 --size 160 --batch 32 --augmentation strong \
+    --balance origin --frozen-epochs 1 --fine-layers 0 --fine-rate 3e-4 --fine-epochs 4 --folds origin
+}
+
+for step in "${@:-multitask memory darkcovidnet kermany brain origins}"; do
+  echo "== $step"
+  $step
+done
