@@ -70,7 +70,35 @@ origins() { # each origin judged by a model that never saw it
     --balance origin --frozen-epochs 1 --fine-layers 0 --fine-rate 3e-4 --fine-epochs 4 --folds origin
 }
 
-for step in "${@:-multitask memory darkcovidnet kermany brain origins}"; do
+presets() { # every preset: a few epochs, kill -9 in the midst, resume, evaluate, convert, scan
+  table small "origin == 'kermany' and set == 'pool' and primary == '1' and id > 'x02000' and id < 'x06000'" \
+    --mask-column lung_mask --group-column group
+  cxr-train table "$data/brain_mri" -o "$runs/brain.csv" > "$runs/brain.txt" 2>&1
+  few() { preset "$1" "$2" --weights "$3" --fine-epochs 2 "${@:4}"; }
+  few multitask small "$wide" --frozen-epochs 1
+  few two-phase small "$wide" --frozen-epochs 2
+  few cnn-4conv small none
+  few cnn-bn small none --per-class 0
+  few resnet50 brain none --frozen-epochs 1
+  few vgg16 brain none --frozen-epochs 1 --per-class 0
+}
+
+preset() {
+  out="$runs/preset-$1"
+  fit=(cxr-train fit --preset "$1" --table "$runs/$2.csv" --out "$out" "${@:3}")
+  "${fit[@]}" 2>> "$out.log" &
+  until [ "$(cat "$out/training_log.csv" 2> /dev/null | wc -l)" -ge 2 ]; do sleep 0.1; done
+  kill -9 $!
+  wait $! || echo "$1: killed after $(($(wc -l < "$out/training_log.csv") - 1)) epochs"
+  "${fit[@]}" 2>> "$out.log"
+  cut -d, -f1 "$out/training_log.csv" | paste -sd' '
+  cxr-train evaluate --model "$out/model.keras" --table "$runs/$2.csv" --split test --out "$out/evaluation" 2>> "$out.log"
+  cxr-convert "$out/model.keras" --calibration "$runs/$2.csv" -o "$out.tflite" > "$out.card" 2>> "$out.log"
+  cxr-edge scan "$data/brain_mri/no" -o "$out-scan" --model "$out.tflite" 2>> "$out.log" || test $? -eq 3
+}
+
+[ $# -gt 0 ] || set -- presets multitask memory darkcovidnet kermany brain origins
+for step in "$@"; do
   echo "== $step"
   $step
 done
