@@ -45,8 +45,8 @@ darkcovidnet() { # 5 folds of the 1,124 pictures: by picture as the paper, then 
   table dark-by-picture "$query" --split-by-picture
   table dark-by-group "$query" --group-column group
   for by in picture group; do
-    folds "dark-by-$by" "dark-by-$by" --preset two-phase --weights "$wide" --size 192 --batch 32 --augmentation strong \
-      --frozen-epochs 2 --fine-layers 0 --fine-rate 2e-4 --fine-epochs 8 --folds 5
+    folds "dark-by-$by" "dark-by-$by" --preset two-phase --weights "$wide" --size 160 --batch 32 --augmentation strong \
+      --frozen-epochs 2 --fine-layers 0 --fine-rate 2e-4 --fine-epochs 7 --folds 5
   done
 }
 
@@ -54,8 +54,10 @@ kermany() { # normal against pneumonia, held-out patients
   table kermany "origin == 'kermany' and primary == '1'" --group-column group
   run cnn-bn kermany --preset cnn-bn
   run transfer kermany --preset vgg16 --backbone mobilenet_v2 --weights "$wide" --fine-layers 20 --fine-rate 1e-4
+  run transfer-pooled kermany --preset two-phase --weights "$wide" --task sigmoid --size 192 --batch 16 --frozen-epochs 3 \
+    --fine-epochs 12 --fine-layers 0 --balance undersample --per-class 240 --augmentation strong
   run cnn-4conv kermany --preset cnn-4conv
-  cxr-train compare "$runs/cnn-4conv" "$runs/cnn-bn" "$runs/transfer" --out "$runs/kermany"
+  cxr-train compare "$runs/cnn-4conv" "$runs/cnn-bn" "$runs/transfer" "$runs/transfer-pooled" --out "$runs/kermany"
 }
 
 brain() { # tumour against healthy, by near-duplicate group
@@ -65,9 +67,10 @@ brain() { # tumour against healthy, by near-duplicate group
 }
 
 origins() { # each origin judged by a model that never saw it
-  table origins "(set == 'pool' or set == 'radiography') and primary == '1'" --group-column group
+  table origins "primary == '1' and (set == 'pool' or (set == 'radiography' and id.str.match('.*[05]$')))" \
+    --group-column group
   folds origins origins --preset two-phase --weights "$slim" --alpha 0.35 --size 160 --batch 32 --augmentation strong \
-    --balance origin --frozen-epochs 1 --fine-layers 0 --fine-rate 3e-4 --fine-epochs 4 --folds origin
+    --balance origin --frozen-epochs 1 --fine-layers 0 --fine-rate 3e-4 --fine-epochs 3 --folds origin
 }
 
 presets() { # every preset: a few epochs, kill -9 in the midst, resume, evaluate, convert, scan

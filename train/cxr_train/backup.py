@@ -10,6 +10,7 @@ epoch is logged, then it is backed up: what has a back-up is logged, and a logge
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -81,13 +82,23 @@ def resume(model: keras.Model, folder: Path, log: Path, first: int) -> int:
         model.optimizer.build(model.trainable_variables)
         load(backups[-1], [*model.variables, *model.optimizer.variables])
         first = _epoch(backups[-1]) + 1
-    if log.exists():
-        lines = pd.read_csv(log, dtype=str, keep_default_na=False)
+    lines = read_log(log)
+    kept = lines[lines["epoch"].astype(int) < first]
+    if kept.empty:
+        log.unlink(missing_ok=True)
+    else:
         unfinished = log.with_name(f"unfinished-{log.name}")
         # With the line ends that csv, and so CSVLogger, writes.
-        lines[lines["epoch"].astype(int) < first].to_csv(unfinished, index=False, lineterminator="\r\n")
+        kept.to_csv(unfinished, index=False, lineterminator="\r\n")
         unfinished.replace(log)
     return first
+
+
+def read_log(log: Path) -> pd.DataFrame:
+    """Whole lines of a `training_log.csv`, as text; none where there is no file, or a full disk left it empty."""
+    text = log.read_text() if log.exists() else ""
+    whole = text[: text.rfind("\n") + 1] or "epoch,phase,val_loss\n"
+    return pd.read_csv(io.StringIO(whole), dtype=str, keep_default_na=False)
 
 
 def clear(folder: Path) -> None:

@@ -159,10 +159,8 @@ class Run:
 
 def _losses(log: Path, phase: str = "") -> list[float]:
     """Validation losses that are logged, of one phase or of all."""
-    if not log.exists():
-        return []
-    lines = pd.read_csv(log)
-    return list(lines["val_loss"][lines["phase"] == phase] if phase else lines["val_loss"])
+    lines = backup.read_log(log)
+    return [float(loss) for loss in (lines["val_loss"][lines["phase"] == phase] if phase else lines["val_loss"])]
 
 
 def _ended(losses: list[float], epochs: int, patience: int) -> bool:

@@ -19,6 +19,7 @@ def curves(log: Path, out: Path) -> None:
     epochs = pd.read_csv(log)
     # Keras names metrics with their output only where a network has several.
     names = {column.removeprefix("probabilities_"): column for column in epochs.columns}
+    names |= {column: column for column in epochs.columns}
     panels = [(names[key], title) for key, title in CURVES.items() if key in names]
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.6), layout="constrained")
     for axis, (column, title) in zip(axes, panels, strict=True):
