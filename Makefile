@@ -7,7 +7,7 @@ RUN ?= runs/shipped
 MODEL_LICENCE = Apache-2.0 for our part; the licences of the training pictures below restrict it to research use. \
   Lung masks: v7labs, CC BY 4.0
 
-.PHONY: help demo test lint bench model clean
+.PHONY: help demo test lint bench model room clean
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,9 @@ model: .venv/installed ## train and convert the shipped model from CXR_DATA (an 
 	.venv/bin/cxr-train evaluate --model "$(RUN)/fit/model.keras" --table "$(RUN)/table.csv" --out "$(RUN)/evaluation"
 	.venv/bin/cxr-convert "$(RUN)/fit/model.keras" --calibration "$(RUN)/table.csv" --licence "$(MODEL_LICENCE)" \
 	  -o edge/cxr_edge/models/cxr-multitask.tflite
+
+room: .venv/installed ## the figures of docs/training.md, from CXR_DATA (two hours on two cores; resumes)
+	PATH="$(CURDIR)/.venv/bin:$$PATH" benchmarks/training_room.sh "$(CXR_DATA)" runs/room
 
 clean: ## remove environments and whatever the commands above made
 	rm -rf .venv .venv-edge demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -35,7 +35,7 @@ memory() { # the same at 1,000 and at 8,000 pictures: resources.csv
   table thousand "set == 'pool' and primary == '1' and id < 'x01400'" --mask-column lung_mask --group-column group
   table thousands "(set == 'pool' or set == 'radiography') and primary == '1'" --mask-column lung_mask --group-column group
   for size in thousand thousands; do
-    folds "memory-$size" "$size" --weights "$wide" --frozen-epochs 1 --fine-epochs 1
+    folds "memory-$size" "$size" --weights "$wide" --frozen-epochs 0 --fine-epochs 1
     tail -n 1 "$runs/memory-$size/resources.csv"
   done
 }
