@@ -194,6 +194,7 @@ def test_one_label_only_is_refused(table_file: Path, tmp_path: Path) -> None:
         ((*SMALL, "--labels", "normal,flu"), "['pneumonia'] are not among"),
         (("--weights", "absent.h5"), "weights file absent.h5 does not exist"),
         (("--preset", "cnn-bn"), "240 are asked for"),
+        (("--preset", "cnn-4conv", "--fine-epochs", "0"), "no epoch to train"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(

@@ -115,6 +115,8 @@ def test_every_preset_gives_probabilities_of_every_task(name: str) -> None:
         (replace(SMALL, task="sigmoid"), 3, "one sigmoid tells two labels apart, the table has 3"),
         (replace(SMALL, size=100), 2, "multiple of 32"),
         (replace(SMALL, backbone="vgg16"), 2, "no backbone"),
+        (replace(SMALL, network="cnn-4conv", size=47), 2, "below 48"),
+        (replace(SMALL, network="transfer", size=31), 2, "below 32"),
     ],
 )
 def test_what_cannot_be_built_is_refused(settings: Settings, labels: int, sentence: str) -> None:

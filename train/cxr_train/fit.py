@@ -45,6 +45,8 @@ def fit_rows(rows: pd.DataFrame, name: str, out: Path, settings: Settings, diges
     training, validation = (rows[rows["split"] == split] for split in ("train", "validation"))
     labels = list(settings.labels) or sorted(training["label"].unique())
     _check(training, validation, labels, name)
+    if not settings.fine_epochs and (not settings.frozen_epochs or settings.network.startswith("cnn")):
+        raise UsageError("there is no epoch to train", "set --fine-epochs to 1 or more")
     if settings.balance == "undersample":
         training = balance.under_sample(training, settings.per_class, settings.seed)
     keras.backend.clear_session()

@@ -55,6 +55,8 @@ def build(settings: Settings, labels: int) -> Network:
         return _multitask(settings, labels)
     if settings.network == "transfer":
         return _transfer(settings, labels)
+    if settings.size < 48:
+        raise UsageError(f"the input's side of {settings.size} pixels is below 48", "set --size")
     make = _cnn_4conv if settings.network == "cnn-4conv" else _cnn_bn
     image = keras.Input((settings.size, settings.size, 1), name="image")
     return Network(_model(image, _head(make(image, settings.dropout), settings.task, labels), settings), [])
