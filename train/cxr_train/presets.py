@@ -101,7 +101,7 @@ PRESETS = {
             per_class=240,
             augmentation="strong",
         ),
-        "from scratch with batch normalisation and heavy augmentation, 240 pictures a class: it over-fits",
+        "from scratch with batch normalisation and heavy augmentation, 240 pictures a class, to set beside transfer",
     ),
     "resnet50": Preset(
         Settings(
