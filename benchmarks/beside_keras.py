@@ -89,7 +89,7 @@ def main(pictures: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as temp:
         folder, model = Path(temp) / "incoming", Path(temp) / "model.keras"
         kind = fill(folder, pictures)
-        build = "from cxr_train import network; network.build(3, weights=None).save"
+        build = "from cxr_train import network, presets; network.build(presets.Settings(weights=None), 3).model.save"
         subprocess.run([sys.executable, "-c", f"{build}({str(model)!r})"], check=True, capture_output=True)
         out = Path(temp) / "out"
         keras = [sys.executable, str(HERE / "keras_predict.py")]
