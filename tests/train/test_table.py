@@ -36,6 +36,20 @@ def test_every_picture_is_found_from_the_new_table(source: Path, tmp_path: Path)
     assert (rows["mask"] == "").sum() == 24
 
 
+def test_ages_are_carried_where_they_are_asked_for(source: Path, tmp_path: Path) -> None:
+    aged = changed(source, "aged.csv", years=["058Y", ""] * 48)
+    assert list(build(aged, tmp_path / "plain.csv").columns) == list(table.COLUMNS)
+    command = ["table", str(aged), "-o", str(tmp_path / "table.csv"), "--group-column", "patient", "--age-column"]
+    done = CliRunner().invoke(main, [*command, "years"])
+    assert done.exit_code == 0, done.output
+    rows = table.read(tmp_path / "table.csv")
+    assert list(rows.columns) == [*table.COLUMNS, "age"]
+    assert set(rows["age"]) == {"058Y", ""}
+    done = CliRunner().invoke(main, [*command, "born"])
+    assert done.exit_code == 2
+    assert "no column 'born'" in done.output
+
+
 def test_a_patient_is_never_torn_between_splits(source: Path, tmp_path: Path) -> None:
     rows = build(source, tmp_path / "table.csv")
     assert set(rows["split"]) == {"train", "validation", "test"}

@@ -53,6 +53,7 @@ class Source:
     group: str = ""
     split: str = ""
     licence: str = ""
+    age: str = ""
 
 
 Complaints = dict[int, tuple[str, str]]

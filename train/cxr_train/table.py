@@ -2,7 +2,7 @@
 
 Columns (CSV, UTF-8): `path` and `mask` relative to the table's folder (mask may be empty), `label`, `origin` (where
 the picture comes from), `group` (rows that must stay in one split: a patient, near-duplicates), `split`
-(train, validation, test, external), `licence`.
+(train, validation, test, external), `licence`; and `age` where the source's column was named.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def build(
         rows[name] = [
             os.path.relpath(listing.folder.resolve() / value, folder) if value else "" for value in rows[name]
         ]
-    _write(rows[list(COLUMNS)], out)
+    _write(rows[[*COLUMNS, *(["age"] if source.age else [])]], out)
     notes = [f"{source_path} read as: {listing.kind}", *listing.notes, *checked.notes]
     if absent := [name for name in ("train", "validation") if name not in set(rows["split"])]:
         notes.append(f"no picture is in {' or '.join(absent)}, which cxr-train fit needs; --resplit makes a split")
