@@ -159,6 +159,26 @@ def evaluate(
 
 
 @main.command()
+@click.option("--model", type=FILE, required=True, help="model.keras, somebody else's Keras .h5, or a .tflite.")
+@click.option("--table", "table_file", type=FILE, required=True)
+@click.option("--out", type=OUT, required=True, help="Folder for predictions.csv, figures, plots and audit.html.")
+@click.option("--split", "splits", multiple=True, default=("test",), show_default=True, help="Rows to judge.")
+@click.option("--labels", default="", help="Of a model without model.json, in the order of its outputs.")
+@click.option("--pixels", type=click.Choice(["-1..1", "0..1", "0..255"]), default=None, help="Its range of inputs.")
+def audit(model: Path, table_file: Path, out: Path, splits: tuple[str, ...], labels: str, pixels: str | None) -> None:
+    """Find out how far a model's accuracy rests on what is no lung: the border, the origin, the age.
+
+    Judges every picture whole, with the lungs blacked out, with nothing but the lungs, with only the border, and at
+    32 x 32 pixels; by origin and by age; and tells the origin from the embedding. The verdict is in words.
+    """
+    from cxr_train import audit as auditing
+
+    names = tuple(name.strip() for name in labels.split(",") if name.strip())
+    for line in auditing.audit(model, table_file, out, splits, names, pixels or ""):
+        click.echo(line)
+
+
+@main.command()
 @click.argument("runs", type=click.Path(path_type=Path, exists=True, file_okay=False), nargs=-1, required=True)
 @click.option("--out", type=OUT, required=True, help="Folder for comparison.csv and comparison.png.")
 @click.option("--split", default="test", show_default=True)

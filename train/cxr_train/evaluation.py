@@ -56,10 +56,28 @@ def evaluate(
         OutputUnwritable: `out` cannot be written.
     """
     predictor = models.load(model_file, labels, pixels)
+    rows = choose(predictor, table_file, splits)
+    about = describe(model_file, predictor, pixels, table_file, rows)
+    return write(predict(predictor, rows), list(predictor.labels), out, about)
+
+
+def choose(predictor: Predictor, table_file: Path, splits: Sequence[str]) -> pd.DataFrame:
+    """Rows of a table that are to be judged: of `splits`, or without any of validation, test and external.
+
+    Raises:
+        UsageError: the table cannot be used, a split is empty, or the model lacks a label.
+    """
     rows = _chosen(table.read(table_file), splits, table_file)
     if unknown := sorted(set(rows["label"]) - set(predictor.labels)):
         raise UsageError(f"{table_file}: the model has no label {unknown}", "give a table with the model's labels")
-    about = {
+    return rows
+
+
+def describe(
+    model_file: Path, predictor: Predictor, pixels: str, table_file: Path, rows: pd.DataFrame
+) -> dict[str, Any]:
+    """What is judged with what, for people."""
+    return {
         "model": model_file.name,
         "model_sha256": table.digest(model_file),
         "model_bytes": model_file.stat().st_size,
@@ -71,7 +89,6 @@ def evaluate(
         "settings": _settings(model_file),
         "tool": f"cxr-edge {__version__}, keras {keras.__version__} on {keras.backend.backend()}",
     }
-    return write(predict(predictor, rows), list(predictor.labels), out, about)
 
 
 def predict(predictor: Predictor, rows: pd.DataFrame) -> pd.DataFrame:
@@ -145,7 +162,7 @@ def write(predictions: pd.DataFrame, labels: list[str], out: Path, about: dict[s
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _write_predictions(predictions, out / "predictions.csv")
+        write_predictions(predictions, out / "predictions.csv")
         judged = read_predictions(out / "predictions.csv")
         by_split = {str(name): part for name, part in judged.groupby("split")}
         names = sorted(by_split, key=lambda name: (SPLITS.index(name) if name in SPLITS else -1, name))
@@ -178,7 +195,8 @@ def read_predictions(file: Path) -> pd.DataFrame:
     return frame.sort_values(list(KEPT)).reset_index(drop=True)
 
 
-def _write_predictions(predictions: pd.DataFrame, file: Path) -> None:
+def write_predictions(predictions: pd.DataFrame, file: Path) -> None:
+    """Write a `predictions.csv`, sorted by its columns from `path` on, whole or not at all. Raises OSError."""
     ordered = predictions.sort_values(list(KEPT))
     figures = {name: pd.to_numeric(ordered[name]).round(4) for name in ("dice", "mask_entropy")}
     unfinished = file.with_name(f".{file.name}.tmp")

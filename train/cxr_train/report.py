@@ -28,8 +28,8 @@ def write(
     Raises:
         OSError: a plot is missing, or the page cannot be written.
     """
-    plots = {name: [(title, _embedded(out / f"{kind}_{name}.png")) for kind, title in KINDS.items()] for name in splits}
-    page = _environment().get_template(TEMPLATE)
+    plots = {name: [(title, embedded(out / f"{kind}_{name}.png")) for kind, title in KINDS.items()] for name in splits}
+    page = environment().get_template(TEMPLATE)
     text = page.render(splits=splits, notes=notes, labels=labels, about=about, plots=plots, single=metrics.SINGLE)
     (out / "report.html").write_text(text, encoding="utf-8")
 
@@ -44,7 +44,8 @@ def interval(bounds: list[float] | None) -> str:
     return "" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates of this package, with the filters `number` and `interval`; what is missing is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -56,5 +57,6 @@ def _environment() -> Environment:
     return environment
 
 
-def _embedded(file: Path) -> str:
+def embedded(file: Path) -> str:
+    """A PNG file as a data URL. Raises OSError."""
     return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
