@@ -31,11 +31,14 @@ bench: .venv/installed ## scan beside plain Keras predict, on the same files, in
 
 model: .venv/installed ## train and convert the shipped model from CXR_DATA (an hour on two cores; resumes)
 	.venv/bin/cxr-train table "$(CXR_DATA)/table.csv" -o "$(RUN)/table.csv" --path-column file --mask-column lung_mask \
-	  --origin-column origin --group-column group --licence-column licence \
-	  --where "set == 'pool' and primary == '1'" --external "set == 'external'"
+	  --origin-column origin --group-column group --licence-column licence --age-column age \
+	  --opacity-column ground_glass_mask,consolidation_mask \
+	  --where "primary == '1' and (set == 'pool' or set == 'radiography')" --external "set == 'external'"
 	.venv/bin/cxr-train fit --table "$(RUN)/table.csv" --out "$(RUN)/fit" --labels normal,pneumonia,covid19 --seed 1 \
+	  --frozen-epochs 2 --fine-epochs 14 \
 	  --weights "$(CXR_DATA)/weights/mobilenet_v2_imagenet_1.0_224_no_top_dequant_bncal.weights.h5"
 	.venv/bin/cxr-train evaluate --model "$(RUN)/fit/model.keras" --table "$(RUN)/table.csv" --out "$(RUN)/evaluation"
+	.venv/bin/cxr-train audit --model "$(RUN)/fit/model.keras" --table "$(RUN)/table.csv" --out "$(RUN)/audit"
 	.venv/bin/cxr-convert "$(RUN)/fit/model.keras" --calibration "$(RUN)/table.csv" --licence "$(MODEL_LICENCE)" \
 	  -o edge/cxr_edge/models/cxr-multitask.tflite
 

@@ -96,7 +96,7 @@ preset() {
   "${fit[@]}" 2>> "$out.log"
   cut -d, -f1 "$out/training_log.csv" | paste -sd' '
   cxr-train evaluate --model "$out/model.keras" --table "$runs/$2.csv" --split test --out "$out/evaluation" 2>> "$out.log"
-  cxr-convert "$out/model.keras" --calibration "$runs/$2.csv" -o "$out.tflite" > "$out.card" 2>> "$out.log"
+  cxr-convert "$out/model.keras" --calibration "$runs/$2.csv" --over-budget -o "$out.tflite" > "$out.card" 2>> "$out.log"
   cxr-edge scan "$data/brain_mri/no" -o "$out-scan" --model "$out.tflite" 2>> "$out.log" || test $? -eq 3
 }
 

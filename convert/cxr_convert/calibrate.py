@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from cxr_convert import operating
 from cxr_edge.judge import calibrate
 
 RELIABLE = 0.98
@@ -30,17 +31,24 @@ def temperature(quantised: NDArray[np.uint8], truth: NDArray[np.int64], task: st
     return round(float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded").x)), 4)
 
 
-def uncertain_below(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
+def uncertain_below(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
     """The lowest confidence from which on the verdicts are right in `RELIABLE` of cases, in [0, 1].
 
-    1.0, which makes everything uncertain, where no confidence is enough.
+    Args:
+        confidence: float64[pictures], calibrated probability of each verdict's label.
+        right: bool[pictures], whether that label is the true one.
+
+    Returns:
+        A number that keeps them and none below: rounded down, to four decimals where those tell it from the next
+        lower one. 1.0, which makes everything uncertain, where no confidence is enough.
     """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == truth
     # Int8 has few values, so many pictures share one: all of them are kept or none.
+    lower = -1.0
     for threshold in np.unique(confidence):
-        if right[confidence >= threshold].mean() >= RELIABLE:
-            return round(float(threshold), 4)
+        kept = right[confidence >= threshold]
+        if kept.sum() >= RELIABLE * len(kept) - 1e-9:
+            return operating.between(lower, float(threshold), float(threshold))
+        lower = float(threshold)
     return 1.0
 
 

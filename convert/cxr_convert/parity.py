@@ -1,4 +1,4 @@
-"""What int8 changed, and how good the int8 file is: small named figures over held-out predictions. Pure functions."""
+"""How much a file differs from the Keras model it was made from, in each runtime, and how much is too much."""
 
 from __future__ import annotations
 
@@ -7,75 +7,81 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, recall_score
 
-from cxr_edge.judge import calibrate
-from cxr_edge.model_file import Manifest
+from cxr_convert import figures
+from cxr_edge.manifest import Manifest
 
-
-def quantised(rows: pd.DataFrame) -> NDArray[np.uint8]:
-    """The int8 file's raw outputs, uint8[pictures, labels] or uint8[pictures, 1], in units of 1/256."""
-    return np.stack(list(rows["quantised"]))
-
-
-def calibrated(rows: pd.DataFrame, manifest: Manifest) -> NDArray[np.float64]:
-    """What the box will tell of each row: float64[pictures, labels], calibrated."""
-    return calibrate(quantised(rows), manifest.temperature, manifest.task)
+FLIPS_PCT = 2.0
+FLIPS_OF_CERTAIN_PCT = 0.5
+SENSITIVITY_LOSS = 0.01
+PROBABILITY_ERROR = 0.02
+DICE_LOSS = 0.005
 
 
 def parity(rows: pd.DataFrame, manifest: Manifest) -> dict[str, Any]:
-    """Compare float and int8 on the rows of one split: verdict flips, probabilities, accuracy, sensitivity, Dice."""
-    wide, narrow = np.stack(list(rows["float"])), np.stack(list(rows["int8"]))
-    flips = wide.argmax(axis=1) != narrow.argmax(axis=1)
-    certain = calibrated(rows, manifest).max(axis=1) >= manifest.uncertain_below
+    """Compare the float model with a file on the rows of one split.
+
+    Args:
+        rows: with the columns of `predict.by_keras` and `predict.by_file`.
+        manifest: whose temperature and operating points judge both.
+
+    Returns:
+        `flips_pct`, where the verdicts name different labels, and `flips_of_certain_pct`, the same among the pictures
+        whose verdict by the file is not 'uncertain' (None without any); `mean_abs_probability_error` of the outputs
+        as they are, before calibration; and accuracy, sensitivity, AUC and Dice of both, `float` and `file`.
+    """
+    wide, narrow = np.stack(list(rows["float"])), np.stack(list(rows["file"]))
+    of_float, of_file = _calibrated_float(wide, manifest.temperature), figures.calibrated(rows, manifest)
+    chosen_float, _ = figures.verdicts(of_float, manifest)
+    chosen_file, certain = figures.verdicts(of_file, manifest)
+    flips = chosen_float != chosen_file
     return {
         "pictures": len(rows),
-        "flips_pct": _pct(flips),
-        "flips_of_certain_pct": _pct(flips[certain]) if certain.any() else None,
+        "flips_pct": figures.pct(flips),
+        "flips_of_certain_pct": figures.pct(flips[certain]) if certain.any() else None,
         "mean_abs_probability_error": round(float(np.abs(wide - narrow).mean()), 4),
-        "float": _scores(rows, wide, manifest.labels, "float_dice"),
-        "int8": _scores(rows, narrow, manifest.labels, "int8_dice"),
+        "float": figures.scores(rows, of_float, chosen_float, rows["float_dice"], manifest.labels),
+        "file": figures.scores(rows, of_file, chosen_file, rows["file_dice"], manifest.labels),
     }
 
 
-def figures(rows: pd.DataFrame, manifest: Manifest) -> list[dict[str, Any]]:
-    """The int8 file's figures by split, whole (`origin` "all") and by origin."""
-    records = []
-    for split, part in rows.groupby("split"):
-        for origin, some in [("all", part), *part.groupby("origin")]:
-            probabilities = calibrated(some, manifest)
-            certain = probabilities.max(axis=1) >= manifest.uncertain_below
-            right = probabilities.argmax(axis=1) == truth(some, manifest.labels)
-            records.append(
-                {"split": split, "origin": origin, "pictures": len(some)}
-                | _scores(some, probabilities, manifest.labels, "int8_dice")
-                | {
-                    "uncertain_pct": _pct(~certain),
-                    "accuracy_when_certain": round(float(right[certain].mean()), 4) if certain.any() else None,
-                }
-            )
-    return records
+def agreement(first: pd.DataFrame, second: pd.DataFrame, manifest: Manifest) -> dict[str, Any]:
+    """Compare one file in two runtimes, on the same rows.
 
-
-def truth(rows: pd.DataFrame, labels: tuple[str, ...]) -> NDArray[np.int64]:
-    """Index of each row's true label, int64[pictures]."""
-    return np.array([labels.index(label) for label in rows["label"]])
-
-
-def _scores(
-    rows: pd.DataFrame, probabilities: NDArray[np.float64], labels: tuple[str, ...], dice: str
-) -> dict[str, Any]:
-    predicted = [labels[index] for index in probabilities.argmax(axis=1)]
-    present = [label for label in labels if (rows["label"] == label).any()]
-    recalls = recall_score(rows["label"], predicted, labels=present, average=None, zero_division=0.0)
-    masked = rows[dice].dropna()
+    Returns:
+        `certain_that_differ`: of the pictures that either is certain of, how many they give different labels;
+        `mean_abs_difference` of the outputs as they are.
+    """
+    (label_a, sure_a), (label_b, sure_b) = (
+        figures.verdicts(figures.calibrated(rows, manifest), manifest) for rows in (first, second)
+    )
+    gap = np.abs(np.stack(list(first["file"])) - np.stack(list(second["file"])))
     return {
-        "accuracy": round(float(accuracy_score(rows["label"], predicted)), 4),
-        "sensitivity": {label: round(float(value), 4) for label, value in zip(present, recalls, strict=True)},
-        "dice": round(float(masked.mean()), 4) if len(masked) else None,
-        "masks": len(masked),
+        "certain_that_differ": int(((label_a != label_b) & (sure_a | sure_b)).sum()),
+        "mean_abs_difference": round(float(gap.mean()), 4),
     }
 
 
-def _pct(flags: NDArray[np.bool_]) -> float:
-    return round(100 * float(flags.mean()), 2)
+def over_budget(record: dict[str, Any]) -> list[str]:
+    """What of a `parity` record is beyond the budget, a phrase for each figure; none where it is kept."""
+    wide, narrow = record["float"], record["file"]
+    certain = record["flips_of_certain_pct"]
+    losses = [
+        (f"sensitivity of {label} lower by", round(value - narrow["sensitivity"][label], 4), SENSITIVITY_LOSS)
+        for label, value in wide["sensitivity"].items()
+    ]
+    if wide["dice"] is not None:
+        losses.append(("lung Dice lower by", round(wide["dice"] - narrow["dice"], 4), DICE_LOSS))
+    losses.append(("mean probability error", record["mean_abs_probability_error"], PROBABILITY_ERROR))
+    shares = [("verdict flips", record["flips_pct"], FLIPS_PCT)]
+    if certain is not None:
+        shares.append(("verdict flips among certain pictures", certain, FLIPS_OF_CERTAIN_PCT))
+    over = [f"{name} {value:g} % (at most {most:g} %)" for name, value, most in shares if value > most]
+    return over + [f"{name} {value:g} (at most {most:g})" for name, value, most in losses if value > most]
+
+
+def _calibrated_float(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """As `cxr_edge.judge.calibrate`, of probabilities that were never rounded: float64[pictures, labels]."""
+    logits = np.log(np.maximum(probabilities, 0.5 / 256)) / temperature
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(p / p.sum(axis=1, keepdims=True))

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from cxr_edge.errors import UsageError
-from cxr_edge.model_file import TASKS
+from cxr_edge.manifest import OUTPUTS, TASKS
 from cxr_edge.preprocess import InputSpec
 
 
@@ -55,6 +55,10 @@ def read_description(model_path: Path) -> Description:
         raise UsageError(f"{file}: cannot be read ({error})", "keep model.json beside model.keras") from error
     except KeyError as error:
         raise UsageError(f"{file}: has no field {error}", "train the model again with: cxr-train fit") from error
+    spec = description.input
+    if (spec.channels, spec.black, spec.white) != (1, -1, 1):
+        sentence = f"{file}: an input of {spec.channels} channels from {spec.black:g} to {spec.white:g} is unknown"
+        raise UsageError(sentence, "a Keras model with one channel from -1 to 1 can be converted")
     if description.task not in TASKS or (description.task == "sigmoid" and len(description.labels) != 2):
         sentence = f"{file}: the task {description.task!r} with {len(description.labels)} labels is unknown"
         raise UsageError(sentence, "softmax, or sigmoid with two labels, can be converted")
@@ -77,8 +81,10 @@ def load_model(model_path: Path, description: Description) -> keras.Model:
     spec = description.input
     fits = (
         tuple(model.input_shape) == (None, spec.height, spec.width, 1)
-        and shapes.get("probabilities") == (None, description.scores)
-        and set(shapes) <= {"probabilities", "mask"}
+        and "probabilities" in shapes
+        and set(shapes) <= set(OUTPUTS)
+        and all(_known(name, shape, description) for name, shape in shapes.items())
+        and ("mask" in shapes or "activation" not in shapes)
     )
     if not fits:
         sentence = (
@@ -87,3 +93,14 @@ def load_model(model_path: Path, description: Description) -> keras.Model:
         )
         raise UsageError(sentence, "keep each model.json beside its own model.keras")
     return model
+
+
+def _known(name: str, shape: tuple[int | None, ...], description: Description) -> bool:
+    """Whether an output has the rank and the last axis that its name asks for."""
+    rank, last = {
+        "probabilities": (2, description.scores),
+        "mask": (4, 1),
+        "activation": (4, description.scores),
+        "embedding": (2, shape[-1]),
+    }[name]
+    return len(shape) == rank and shape[-1] == last and last is not None

@@ -13,11 +13,11 @@ from cxr_edge.errors import UsageError
 COLUMNS = ("path", "label", "mask", "origin", "split")
 
 
-def read(path: Path) -> pd.DataFrame:
+def read(path: Path, splits: tuple[str, ...] = ("train", "validation", "test")) -> pd.DataFrame:
     """Read a table that `cxr-train table` wrote, with absolute paths.
 
     Raises:
-        UsageError: it cannot be read, lacks a column, or one of the splits train, validation, test is empty.
+        UsageError: it cannot be read, lacks a column, or one of the splits is empty.
     """
     remedy = "make the table with: cxr-train table"
     try:
@@ -26,12 +26,19 @@ def read(path: Path) -> pd.DataFrame:
         raise UsageError(f"{path}: cannot be read as a CSV table ({error})", remedy) from error
     if absent := [name for name in COLUMNS if name not in rows]:
         raise UsageError(f"{path}: columns {', '.join(absent)} are missing", remedy)
-    for split in ("train", "validation", "test"):
+    for split in splits:
         if not (rows["split"] == split).any():
             raise UsageError(f"{path}: the split {split!r} is empty", remedy)
     for name in ("path", "mask"):
-        rows[name] = [str((path.parent / value).resolve()) if value else "" for value in rows[name]]
+        rows[name] = [_absolute(path.parent, value) for value in rows[name]]
+    # A table without outlines of opacities is none the worse.
+    outlines = rows["opacity"] if "opacity" in rows else [""] * len(rows)
+    rows["opacity"] = [";".join(_absolute(path.parent, part) for part in cell.split(";")) for cell in outlines]
     return rows
+
+
+def _absolute(folder: Path, name: str) -> str:
+    return str((folder / name).resolve()) if name else ""
 
 
 def representative(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:

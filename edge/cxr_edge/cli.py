@@ -31,8 +31,15 @@ def main() -> None:
     "-o", "--out", type=click.Path(path_type=Path), help="Output folder; default: FOLDER-verdicts, beside FOLDER."
 )
 @click.option("--model", type=click.Path(path_type=Path), help="Model file; default: the one that is shipped.")
+@click.option(
+    "--operating-point",
+    type=click.Choice(["screening", "balanced", "rule-in"]),
+    default="balanced",
+    show_default=True,
+    help="screening misses few findings, rule-in raises few false alarms.",
+)
 @click.option("--workers", type=click.IntRange(1, 256), help="Threads that judge; default: one for each core.")
-def scan(folder: Path, out: Path | None, model: Path | None, workers: int | None) -> None:
+def scan(folder: Path, out: Path | None, model: Path | None, operating_point: str, workers: int | None) -> None:
     """Judge every new file in FOLDER and its subfolders; files judged before are skipped."""
     from cxr_edge import model_file, report, runtime
     from cxr_edge.discover import discover
@@ -62,6 +69,7 @@ def scan(folder: Path, out: Path | None, model: Path | None, workers: int | None
             out,
             chosen,
             engines,
+            operating_point,
             progress=progress,
             warn=lambda text: click.echo(f"warning: {text}", err=True),
             stop=stop.is_set,
@@ -85,6 +93,18 @@ def show(file: Path | None) -> None:
     from cxr_edge import model_file
 
     click.echo(model_file.read(file or model_file.SHIPPED).card)
+
+
+@model.command(epilog=EPILOG)
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+def verify(file: Path | None) -> None:
+    """Check a model on this box: digests, operators, golden input; without FILE, the shipped one."""
+    from cxr_edge import model_file, runtime
+    from cxr_edge.verify import verify as check
+
+    chosen = model_file.read(file or model_file.SHIPPED)
+    for line in check(chosen, runtime.find_runtime()):
+        click.echo(line)
 
 
 def _cores() -> int:

@@ -34,7 +34,7 @@ class Status(str, Enum):
 
 
 class Reason(str, Enum):
-    """The `reason_code` column: stable words for why an image was failed, rejected or left uncertain."""
+    """The `reason_code` column: stable words for why an image was failed, rejected, left uncertain or corrected."""
 
     # failed: the file could not be read
     EMPTY_FILE = "empty_file"
@@ -48,8 +48,15 @@ class Reason(str, Enum):
     # rejected: the file was read, but is nothing to judge
     TOO_SMALL = "too_small"
     BLANK = "blank"
+    SATURATED = "saturated"
+    NOT_A_RADIOGRAPH = "not_a_radiograph"
+    OUT_OF_DISTRIBUTION = "out_of_distribution"
+    LUNGS_NOT_FOUND = "lungs_not_found"
+    LUNGS_CUT_OFF = "lungs_cut_off"
     # uncertain: judged, but not clearly enough to name a label
     LOW_CONFIDENCE = "low_confidence"
+    # judged, after a correction that a person should know of
+    INVERTED = "inverted"
 
 
 class CxrEdgeError(Exception):

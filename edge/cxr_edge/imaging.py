@@ -41,6 +41,8 @@ MAX_PIXELS = 50_000_000
 MIN_SIDE = 64
 """Pixels. Below this a lung is a few pixels wide and nothing in it can be judged."""
 MAX_SIDE_RATIO = 8
+COLOUR, COLOUR_SAMPLE = 32, 128
+"""Gray levels between two channels that make a colour (a bluish film has fewer), and the sample's side, pixels."""
 
 # The size and shape of every picture are checked below, before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -53,11 +55,13 @@ class Radiograph:
     """A decoded picture: `gray` uint8[H, W]; `width`, `height` are the file's, in pixels, after EXIF orientation.
 
     `gray` may be smaller than `width` x `height` (JPEG is decoded at reduced scale), but shows the same frame.
+    `coloured` is the share of pixels, 0 to 1, that are no gray.
     """
 
     gray: NDArray[np.uint8]
     width: int
     height: int
+    coloured: float = 0.0
 
 
 def read_bytes(path: Path) -> bytes:
@@ -108,15 +112,26 @@ def decode(data: bytes, wanted: tuple[int, int]) -> Radiograph:
         check_size(width, height)
         try:
             least = (2 * wanted[0], 2 * wanted[1])
-            image.draft("L", least[::-1] if turned else least)
+            # Whether a picture has colours is asked of it: its JPEG is not decoded as gray, which would cost less.
+            image.draft(None, least[::-1] if turned else least)
+            coloured = _coloured(image)
             gray = to_gray(image)
             if orientation in _UPRIGHT:
                 gray = gray.transpose(_UPRIGHT[orientation])
             if image.format == "TIFF":  # turned by Pillow itself, before 11.x without saying so in its header
                 width, height = gray.size
-            return Radiograph(np.asarray(gray, dtype=np.uint8), width, height)
+            return Radiograph(np.asarray(gray, dtype=np.uint8), width, height, coloured)
         except Exception as error:  # any decoder, on any bytes: whatever it throws is that file's problem
             raise _problem_with(data, error, width, height) from error
+
+
+def _coloured(image: Image.Image) -> float:
+    """Share of pixels whose red, green and blue differ by more than `COLOUR`, 0 to 1, from a sample of them."""
+    if image.mode in ("1", "L", "LA", "La", *_WIDE_MODES):
+        return 0.0
+    sample = image.resize((COLOUR_SAMPLE, COLOUR_SAMPLE), Image.Resampling.NEAREST).convert("RGB")
+    channels = np.asarray(sample).astype(np.int16)
+    return float((channels.max(axis=2) - channels.min(axis=2) > COLOUR).mean())
 
 
 def _orientation(image: Image.Image) -> int:

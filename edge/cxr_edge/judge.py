@@ -1,23 +1,20 @@
-"""Model outputs -> verdict: calibration, the uncertain band, and the gates before them. Pure functions."""
+"""Model outputs -> verdict: calibration, operating point, the uncertain band, affected area. Pure functions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
-from cxr_edge.errors import ImageProblem, Reason, Status
-from cxr_edge.imaging import Radiograph
-from cxr_edge.model_file import Manifest
-from cxr_edge.preprocess import percentile_levels
+from cxr_edge.errors import Reason
+from cxr_edge.manifest import Manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 UNCERTAIN = "uncertain"
-BLANK_CONTRAST = 8
-"""Gray levels between the 1st and 99th percentile below which a picture shows nothing. A radiograph has over 100."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +26,6 @@ class Judgement:
     probabilities: tuple[float, ...]
     reason: Reason | None = None
     sentence: str = ""
-
-
-def check_contrast(picture: Radiograph) -> None:
-    """Refuse a picture that is one gray, whatever the gray.
-
-    Raises:
-        ImageProblem: rejected, `blank`.
-    """
-    step = max(1, min(picture.gray.shape) // 256)
-    low, high = percentile_levels(picture.gray[::step, ::step], 1, 99)
-    if high - low < BLANK_CONTRAST:
-        sentence = "the picture is blank: almost all of it is one gray"
-        raise ImageProblem(Status.REJECTED, Reason.BLANK, sentence, picture.width, picture.height)
 
 
 def calibrate(quantised: NDArray[np.uint8], temperature: float, task: str = "softmax") -> NDArray[np.float64]:
@@ -69,14 +53,75 @@ def calibrate(quantised: NDArray[np.uint8], temperature: float, task: str = "sof
     return np.asarray(p / p.sum(axis=-1, keepdims=True))
 
 
-def judge(quantised: NDArray[np.uint8], manifest: Manifest) -> Judgement:
-    """Judge one picture by the model's `probabilities` output, uint8[labels] or uint8[1], in units of 1/256."""
+def finding(probabilities: NDArray[np.floating[Any]], labels: tuple[str, ...], negative: str) -> NDArray[np.float64]:
+    """Probability that something was found, of whatever label: float[..., labels] -> float64[...], in [0, 1]."""
+    return np.asarray(1.0 - probabilities[..., labels.index(negative)], dtype=np.float64)
+
+
+def choose(probabilities: NDArray[np.float64], manifest: Manifest, point: str) -> NDArray[np.int64]:
+    """Index of the verdict's label at an operating point, float64[..., labels] -> int64[...].
+
+    A finding, the most probable one, where findings together have at least the point's probability; else the negative
+    label. With more labels than two, the point moves only the border between the negative label and the others.
+    """
+    negative = manifest.labels.index(manifest.negative)
+    others = probabilities.copy()
+    others[..., negative] = -1.0
+    found = finding(probabilities, manifest.labels, manifest.negative) >= manifest.operating_points[point]
+    return np.where(found, others.argmax(axis=-1), negative)
+
+
+def judge(quantised: NDArray[np.uint8], manifest: Manifest, point: str) -> Judgement:
+    """Judge one picture by the model's `probabilities` output.
+
+    Args:
+        quantised: uint8[labels] or uint8[1], in units of 1/256.
+        point: one of `manifest.OPERATING_POINTS`.
+    """
     probabilities = calibrate(quantised, manifest.temperature, manifest.task)
-    best = int(np.argmax(probabilities))
-    confidence = float(probabilities[best])
-    values = tuple(float(p) for p in probabilities)
-    if confidence < manifest.uncertain_below:
-        likely, limit = manifest.labels[best], manifest.uncertain_below
-        sentence = f"most likely {likely}, but {confidence:.1%} is below the {limit:.1%} that make a reliable verdict"
+    label = int(choose(probabilities, manifest, point))
+    name, p, limit = manifest.labels[label], float(probabilities[label]), manifest.uncertain_below
+    confidence, values = float(probabilities.max()), tuple(float(p) for p in probabilities)
+    if p < limit:
+        best = manifest.labels[int(probabilities.argmax())]
+        sentence = f"most likely {best}, but {confidence:.1%} is below the {limit:.1%} that make a reliable verdict"
+        if best != name:
+            sentence = f"most likely {best}, but not surely enough to rule out {name} at the operating point {point}"
         return Judgement(UNCERTAIN, confidence, values, Reason.LOW_CONFIDENCE, sentence)
-    return Judgement(manifest.labels[best], confidence, values)
+    return Judgement(name, confidence, values)
+
+
+def affected_pct(activation: NDArray[np.uint8], mask: NDArray[np.uint8], manifest: Manifest) -> float | None:
+    """Share of the lung that is affected, percent (0 to 100), or None where there is no lung.
+
+    Args:
+        activation: uint8[h, w, labels], or uint8[h, w, 1] of a sigmoid, in units of 1/256.
+        mask: uint8[H, W], probability of lung in units of 1/256.
+        manifest: of a model with `affected`, whose `definition` says what counts.
+    """
+    lung, affected = affected_lung(activation, mask, manifest)
+    return 100 * float(affected.sum() / lung.sum()) if lung.any() else None
+
+
+def affected_lung(
+    activation: NDArray[np.uint8], mask: NDArray[np.uint8], manifest: Manifest
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The lung, and what of it is affected, each bool[H, W] on the mask's grid; arguments as `affected_pct`'s."""
+    if manifest.affected is None:
+        raise ValueError("the model has no activation output")
+    lung = mask >= manifest.mask_threshold * 256
+    return lung, lung & (heat(activation, mask, manifest) >= manifest.affected.threshold)
+
+
+def heat(activation: NDArray[np.uint8], mask: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
+    """Probability of any finding by what lies in each cell, brought to the mask's grid, float32[H, W] in [0, 1].
+
+    Arguments as `affected_pct`'s, of the mask its size only.
+    """
+    scores = activation.astype(np.float32) / np.float32(256)
+    if manifest.task == "sigmoid":
+        cells = scores[..., 0] if manifest.labels[0] == manifest.negative else 1 - scores[..., 0]
+    else:
+        cells = 1 - scores[..., manifest.labels.index(manifest.negative)]
+    wide = Image.fromarray(cells).resize((mask.shape[1], mask.shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(wide)

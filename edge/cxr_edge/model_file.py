@@ -1,8 +1,9 @@
 """The self-describing model: read it, verify it, or refuse it.
 
 A model is one file: a TFLite flatbuffer with a ZIP appended (the convention of TFLite model metadata: `unzip -l` lists
-it, every TFLite runtime still loads it). The ZIP carries `manifest.json`, `labels.txt` and `MODEL_CARD.md`; the
-manifest holds the digest of the flatbuffer before it, so a damaged file is refused before it judges anybody.
+it, every TFLite runtime still loads it). The ZIP carries `manifest.json` (see `manifest.py`), `labels.txt`,
+`MODEL_CARD.md`, and in `golden/` an input with the outputs it must give; the manifest holds the digest of the
+flatbuffer before it, so a damaged file is refused before it judges anybody.
 """
 
 from __future__ import annotations
@@ -10,69 +11,33 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
 
 from cxr_edge.errors import ModelRefused
-from cxr_edge.preprocess import InputSpec
+from cxr_edge.manifest import MAKE_ONE, Manifest, parse_manifest
 
-MANIFEST_VERSION = 2
-TASKS = {"softmax": 1, "sigmoid": 2}
-"""Each task and the manifest version that brought it: a box with an older cxr-edge is told to update."""
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 SHIPPED = Path(__file__).parent / "models" / "cxr-multitask.tflite"
-_NUMBER = (int, float)
-_MANIFEST_FIELDS = {
-    "name": str,
-    "task": str,
-    "labels": list,
-    "input": dict,
-    "outputs": dict,
-    "temperature": _NUMBER,
-    "uncertain_below": _NUMBER,
-    "mask_threshold": _NUMBER,
-    "tflite_sha256": str,
-    "about": dict,
-}
-_INPUT_FIELDS = {
-    "height": int,
-    "width": int,
-    "channels": int,
-    "resampling": str,
-    "low_percentile": _NUMBER,
-    "high_percentile": _NUMBER,
-}
-_MAKE_ONE = "convert a Keras model with cxr-convert, or leave --model out to use the shipped one"
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """What a model file says of itself. Every field is required on load.
+class Golden:
+    """An input and what the model must answer to it: the self-test on the box.
 
-    `task` is 'softmax', one probability for each label, or 'sigmoid', one probability, of the second of two labels;
-    `outputs` maps `probabilities` (and `mask`, where there is one) to tensor names of the flatbuffer;
-    `temperature` is of Guo et al., "On Calibration of Modern Neural Networks", ICML 2017;
-    `uncertain_below` and `mask_threshold` are probabilities in [0, 1]; `about` is told to people, never computed with.
+    `pixels` is uint8[height, width], prepared (`preprocess.to_input` without its axes of 1); `outputs` holds
+    `probabilities`, uint8[labels or 1], and, if the model has one, `mask`, uint8[h, w], in units of 1/256.
     """
 
-    name: str
-    task: str
-    labels: tuple[str, ...]
-    input: InputSpec
-    outputs: dict[str, str]
-    temperature: float
-    uncertain_below: float
-    mask_threshold: float
-    tflite_sha256: str
-    about: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """Write the manifest as JSON text."""
-        content = {"manifest_version": TASKS[self.task], **vars(self)}
-        content["input"] = vars(self.input)
-        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    pixels: NDArray[np.uint8]
+    outputs: dict[str, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -83,6 +48,7 @@ class ModelFile:
     manifest: Manifest
     card: str
     sha256: str
+    golden: Golden
 
     @property
     def short_digest(self) -> str:
@@ -94,7 +60,7 @@ def read(path: Path) -> ModelFile:
     """Read and verify a model file.
 
     Raises:
-        ModelRefused: it is missing, no self-describing model, damaged, of a newer version, or contradicts itself.
+        ModelRefused: it is missing, no self-describing model, damaged, of another version, or contradicts itself.
     """
     try:
         content = path.read_bytes()
@@ -102,61 +68,44 @@ def read(path: Path) -> ModelFile:
         remedy = "check the path, or leave --model out to use the shipped one"
         raise ModelRefused(f"model {path} cannot be read: {error.strerror}", remedy) from error
     if content[4:8] != b"TFL3":
-        raise ModelRefused(f"{path} is not a TFLite model", _MAKE_ONE)
+        raise ModelRefused(f"{path} is not a TFLite model", MAKE_ONE)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             start = min(entry.header_offset for entry in archive.infolist())
-            text = archive.read("manifest.json").decode()
-            card = archive.read("MODEL_CARD.md").decode()
+            files = {name: archive.read(name) for name in archive.namelist()}
+        text, card = files["manifest.json"].decode(), files["MODEL_CARD.md"].decode()
     except Exception as error:  # zipfile raises anything on damaged archives
-        raise ModelRefused(f"{path} does not describe itself, or is cut short ({error})", _MAKE_ONE) from error
+        raise ModelRefused(f"{path} does not describe itself, or is cut short ({error})", MAKE_ONE) from error
     manifest = parse_manifest(text, str(path))
     if hashlib.sha256(content[:start]).hexdigest() != manifest.tflite_sha256:
         raise ModelRefused(f"{path} is damaged: its weights do not match its manifest", "copy the file again")
-    return ModelFile(path, manifest, card, hashlib.sha256(content).hexdigest())
-
-
-def parse_manifest(text: str, name: str) -> Manifest:
-    """Parse and validate manifest JSON; `name` is the model's, for messages. Raises ModelRefused."""
     try:
-        raw = json.loads(text)
-        if not isinstance(raw, dict):
-            raise ValueError("it is no JSON object")
-        version = raw.pop("manifest_version")
-        if not isinstance(version, int) or version > MANIFEST_VERSION:
-            remedy = "update cxr-edge on this box"
-            raise ModelRefused(f"{name} has a manifest of version {version}, newer than {MANIFEST_VERSION}", remedy)
-        _require(raw, _MANIFEST_FIELDS, "manifest")
-        _require(raw["input"], _INPUT_FIELDS, "input")
-        manifest = Manifest(**{**raw, "input": InputSpec(**raw["input"]), "labels": tuple(raw["labels"])})
-        _validate(manifest)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ModelRefused(f"{name} has a manifest that makes no sense: {error}", _MAKE_ONE) from error
-    return manifest
+        golden = unpack_golden(files)
+    except Exception as error:  # as above, and whatever Pillow raises
+        raise ModelRefused(f"{path} is damaged: its golden input cannot be read ({error})", MAKE_ONE) from error
+    return ModelFile(path, manifest, card, hashlib.sha256(content).hexdigest(), golden)
 
 
-def _require(raw: Any, kinds: dict[str, Any], name: str) -> None:
-    """Every field and nothing else: a default taken for a missing threshold would judge people."""
-    if not isinstance(raw, dict) or set(raw) != set(kinds):
-        raise ValueError(f"the fields of {name} are not {', '.join(kinds)}")
-    for key, kind in kinds.items():
-        if not isinstance(raw[key], kind) or isinstance(raw[key], bool):
-            raise ValueError(f"{key} is {raw[key]!r}")
+def pack_golden(golden: Golden) -> dict[str, bytes]:
+    """The files of `golden/` by name, the same bytes for the same content."""
+    pictures = {"input": golden.pixels} | ({"mask": golden.outputs["mask"]} if "mask" in golden.outputs else {})
+    files = {}
+    for name, pixels in pictures.items():
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        files[f"golden/{name}.png"] = buffer.getvalue()
+    files["golden/probabilities.json"] = json.dumps(golden.outputs["probabilities"].tolist()).encode()
+    return files
 
 
-def _validate(manifest: Manifest) -> None:
-    labels = manifest.labels
-    if manifest.task not in TASKS:
-        raise ValueError(f"task {manifest.task!r} is unknown")
-    if len(labels) < 2 or len(set(labels)) != len(labels) or not all(isinstance(label, str) for label in labels):
-        raise ValueError(f"labels {labels!r} are not at least two different words")
-    if manifest.task == "sigmoid" and len(labels) != 2:
-        raise ValueError(f"a sigmoid tells two labels apart, not {len(labels)}")
-    if "uncertain" in labels:
-        raise ValueError("a label is called 'uncertain', which is a verdict of its own")
-    if "probabilities" not in manifest.outputs or not set(manifest.outputs) <= {"probabilities", "mask"}:
-        raise ValueError(f"outputs {sorted(manifest.outputs)} are not probabilities and, at most, mask")
-    if not 0 < manifest.temperature < math.inf:
-        raise ValueError(f"temperature {manifest.temperature} is not positive")
-    if not (0 <= manifest.uncertain_below <= 1 and 0 < manifest.mask_threshold < 1):
-        raise ValueError("a threshold is outside 0 to 1")
+def unpack_golden(files: dict[str, bytes]) -> Golden:
+    """The opposite of `pack_golden`. Raises KeyError, ValueError or OSError where a file is missing or damaged."""
+
+    def picture(name: str) -> NDArray[np.uint8]:
+        with Image.open(io.BytesIO(files[f"golden/{name}.png"]), formats=("PNG",)) as image:
+            return np.array(image.convert("L"))
+
+    outputs = {"probabilities": np.array(json.loads(files["golden/probabilities.json"]), dtype=np.uint8)}
+    if "golden/mask.png" in files:
+        outputs["mask"] = picture("mask")
+    return Golden(picture("input"), outputs)

@@ -58,6 +58,7 @@ class Row:
     reason_code: Reason | None = None
     reason: str = ""
     lung_area_pct: float | None = None
+    affected_pct: float | None = None
     mask: str = ""
     width: int = 0
     height: int = 0
@@ -81,7 +82,7 @@ def render(row: Row, labels: tuple[str, ...]) -> str:
             row.reason_code.value if row.reason_code else "",
             row.reason,
             _decimals(row.lung_area_pct, 1),
-            "",  # affected_pct: no model has an activation output yet
+            _decimals(row.affected_pct, 1),
             row.mask,
             str(row.width or ""),
             str(row.height or ""),

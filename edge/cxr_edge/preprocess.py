@@ -7,6 +7,7 @@ input independent of exposure, of windowing, and of the bit depth the file had.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 class InputSpec:
     """What a model wants to see: pixels `height` x `width`, and the percentiles (0 to 100) that become 0 and 255.
 
+    The percentiles 0 and 100 leave intensities as they are. `black` and `white` are what gray levels 0 and 255 stand
+    for in the model's own arithmetic; a model of three channels sees the same gray in each.
+
     Raises:
         ValueError: it wants what this version cannot prepare: other channels, resampling or percentiles.
     """
@@ -31,12 +35,16 @@ class InputSpec:
     resampling: str = "triangle"
     low_percentile: float = 2.0
     high_percentile: float = 98.0
+    black: float = -1.0
+    white: float = 1.0
 
     def __post_init__(self) -> None:
-        if (self.channels, self.resampling) != (1, "triangle"):
+        if self.channels not in (1, 3) or self.resampling != "triangle":
             raise ValueError(f"an input of {self.channels} channels, resampled by {self.resampling!r}, is unknown")
         if not 0 <= self.low_percentile < self.high_percentile <= 100:
             raise ValueError(f"percentiles {self.low_percentile} and {self.high_percentile} make no range")
+        if not (math.isfinite(self.black) and math.isfinite(self.white) and self.black < self.white):
+            raise ValueError(f"black {self.black} and white {self.white} make no range")
 
 
 def to_input(gray: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
@@ -59,8 +67,10 @@ def resize(gray: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8
 def stretch(gray: NDArray[np.uint8], low_percentile: float, high_percentile: float) -> NDArray[np.uint8]:
     """Stretch intensities linearly so that the two percentiles (0 to 100) become 0 and 255; uint8[H, W] in and out.
 
-    A picture without contrast (both percentiles equal) is returned unchanged.
+    A picture without contrast (both percentiles equal), or percentiles 0 and 100, change nothing.
     """
+    if (low_percentile, high_percentile) == (0, 100):
+        return gray
     low, high = percentile_levels(gray, low_percentile, high_percentile)
     if high <= low:
         return gray

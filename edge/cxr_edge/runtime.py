@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxr_edge import masks
 from cxr_edge.errors import ModelRefused
 from cxr_edge.model_file import ModelFile
+from cxr_edge.preprocess import InputSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,39 +93,58 @@ class Engine:
             ) from error
         (self._input,) = self._interpreter.get_input_details()
         details = {detail["name"]: detail for detail in self._interpreter.get_output_details()}
-        self._outputs = {
-            meaning: details[tensor] for meaning, tensor in model.manifest.outputs.items() if tensor in details
-        }
+        tensors = model.manifest.outputs
+        self._outputs = {meaning: details[tensor] for meaning, tensor in tensors.items() if tensor in details}
         self._check(model)
+        self._levels = _levels(self._input, model.manifest.input)
+        self._channels = model.manifest.input.channels
 
     def _check(self, model: ModelFile) -> None:
-        manifest, found = model.manifest, self._outputs
-        expected: dict[str, Any] = {"input": (1, manifest.input.height, manifest.input.width, 1)}
-        actual = {"input": tuple(self._input["shape"])} | {key: tuple(value["shape"]) for key, value in found.items()}
-        expected["probabilities"] = (1, 1 if manifest.task == "sigmoid" else len(manifest.labels))
-        if "mask" in manifest.outputs:
-            expected["mask"] = (1, *actual.get("mask", (0, 0, 0, 0))[1:3], 1)
+        manifest = model.manifest
+        actual = {key: tuple(value["shape"]) for key, value in {"input": self._input, **self._outputs}.items()}
+        scores = 1 if manifest.task == "sigmoid" else len(manifest.labels)
+        expected: dict[str, Any] = {
+            "input": (1, manifest.input.height, manifest.input.width, manifest.input.channels),
+            "probabilities": (1, scores),
+        }
+        # Of a map, its size is the model's own business.
+        for name, last in (("mask", 1), ("activation", scores)):
+            if name in manifest.outputs:
+                expected[name] = (1, *actual.get(name, (0, 0, 0, 0))[1:3], last)
+        if manifest.familiar is not None:
+            expected["embedding"] = (1, len(manifest.familiar.mean))
         if expected != actual:
             raise ModelRefused(
                 f"{model.path.name}: its tensors {actual} are not what its manifest says {expected}",
                 "convert the model again with cxr-convert",
             )
-        if any(detail["dtype"] is not np.uint8 for detail in (self._input, *found.values())):
-            raise ModelRefused(f"{model.path.name}: input and outputs are not uint8", "convert it with cxr-convert")
-        scales = [detail["quantization"] for detail in found.values()]
-        if any(abs(scale * 256 - 1) > 1e-6 or zero_point for scale, zero_point in scales):
-            raise ModelRefused(f"{model.path.name}: outputs are not in units of 1/256", "convert it with cxr-convert")
+        odd = {detail["dtype"] for detail in (self._input, *self._outputs.values())} - {np.uint8, np.int8, np.float32}
+        if odd:
+            kinds = ", ".join(sorted(kind.__name__ for kind in odd))
+            raise ModelRefused(f"{model.path.name}: tensors of {kinds} are unknown", "convert it with cxr-convert")
 
-    def infer(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
-        """Run the model on uint8[1, H, W, 1].
+    def infer(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Run the model on gray levels, uint8[1, H, W, 1], whatever its own type of input and number of channels.
 
         Returns:
-            `probabilities` uint8[labels], or uint8[1] of the second label where the task is 'sigmoid', and, if the
-            model has one, `mask` uint8[h, w], all in units of 1/256.
+            `probabilities` uint8[labels], or uint8[1] of the second label where the task is 'sigmoid'; and if the
+            model has them: `mask` uint8[h, w], `activation` uint8[h, w, labels or 1], all in units of 1/256, and
+            `embedding` float32[d].
         """
-        self._interpreter.set_tensor(self._input["index"], pixels)
+        values = pixels if self._levels is None else self._levels[pixels]
+        if self._channels == 3:
+            values = np.repeat(values, 3, axis=3)
+        self._interpreter.set_tensor(self._input["index"], values)
         self._interpreter.invoke()
-        outputs = {key: self._interpreter.get_tensor(detail["index"])[0] for key, detail in self._outputs.items()}
+        outputs: dict[str, NDArray[Any]] = {}
+        for key, detail in self._outputs.items():
+            tensor = self._interpreter.get_tensor(detail["index"])[0]
+            if key == "embedding":
+                outputs[key] = _dequantised(tensor, detail)
+            elif tensor.dtype == np.uint8 and detail["quantization"] == (1 / 256, 0):
+                outputs[key] = tensor
+            else:
+                outputs[key] = masks.quantise(_dequantised(tensor, detail))
         if "mask" in outputs:
             outputs["mask"] = outputs["mask"][:, :, 0]
         return outputs
@@ -136,6 +157,28 @@ class Engine:
         if not parts:
             return "built-in kernels, no XNNPACK"
         return f"XNNPACK in {parts} part{'s' if parts > 1 else ''}"
+
+
+def _levels(detail: dict[str, Any], spec: InputSpec) -> NDArray[Any] | None:
+    """What each gray level becomes in the input tensor, [256]; None where it is fed as it is."""
+    levels = spec.black + np.arange(256, dtype=np.float32) * np.float32((spec.white - spec.black) / 255)
+    if detail["dtype"] is np.float32:
+        return levels
+    scale, zero_point = detail["quantization"]
+    limits = np.iinfo(detail["dtype"])
+    exact = levels / scale + zero_point
+    # A zero point is whole, so a range like -1 to 1 lies half a step off. Rounding such ties would merge gray levels.
+    if np.abs(exact - np.arange(limits.min, limits.max + 1)).max() < 0.51:
+        exact = np.arange(limits.min, limits.max + 1)
+    quantised = np.clip(np.rint(exact), limits.min, limits.max).astype(detail["dtype"])
+    return None if np.array_equal(quantised, np.arange(256)) else quantised
+
+
+def _dequantised(tensor: NDArray[Any], detail: dict[str, Any]) -> NDArray[np.float32]:
+    if tensor.dtype == np.float32:
+        return tensor
+    scale, zero_point = detail["quantization"]
+    return (tensor.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
 @contextlib.contextmanager

@@ -16,15 +16,22 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
-from cxr_edge import imaging, judge, lock, masks, outputs, preprocess
+from cxr_edge import gates, imaging, judge, lock, masks, outputs, preprocess
 from cxr_edge.discover import FoundFile, discover
 from cxr_edge.errors import CxrEdgeError, ExitCode, ImageProblem, Reason, Status
 from cxr_edge.ledger import Known, Ledger
+from cxr_edge.manifest import DEFAULT_POINT, Manifest
 from cxr_edge.model_file import ModelFile
 from cxr_edge.outputs import MaskWriter, Row
 from cxr_edge.runtime import Engine
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+INVERTED = "shown as a negative; its gray levels were turned round before it was judged"
 BATCH_ROWS = 64
 BATCH_SECONDS = 2.0
 """A batch is recorded when it has this many rows or this age; a power cut costs no more work than that."""
@@ -69,9 +76,14 @@ class Tally:
 
 @dataclass(frozen=True)
 class Judge:
-    """Everything that a worker needs to turn one file into a row: the model, an engine for each worker, the output."""
+    """Everything that a worker needs to turn one file into a row: the model, an engine for each worker, the output.
+
+    `judged_by` names model and operating point in the row: the model's short digest, and `@point` but for the default.
+    """
 
     model: ModelFile
+    operating_point: str
+    judged_by: str
     engines: SimpleQueue[Engine]
     mask_writer: MaskWriter
 
@@ -83,8 +95,7 @@ class Judge:
 
         def finished(status: Status, **fields: object) -> Row:
             ms = 1000 * (time.perf_counter() - start)
-            digest = self.model.short_digest
-            return Row(found.name, status, sha256, digest, scanned_at, ms, **fields)  # type: ignore[arg-type]
+            return Row(found.name, status, sha256, self.judged_by, scanned_at, ms, **fields)  # type: ignore[arg-type]
 
         try:
             data = imaging.read_bytes(found.path)
@@ -111,23 +122,26 @@ class Judge:
     def _judge(self, data: bytes, mask_name: str) -> dict[str, object]:
         manifest = self.model.manifest
         picture = imaging.decode(data, (manifest.input.width, manifest.input.height))
-        judge.check_contrast(picture)
+        gates.check_picture(picture)
         pixels = preprocess.to_input(picture.gray, manifest.input)
         engine = self.engines.get()
         try:
-            result = engine.infer(pixels)
+            result, inverted = infer(engine, pixels, manifest)
         finally:
             self.engines.put(engine)
-        judgement = judge.judge(result["probabilities"], manifest)
+        gates.check_outputs(result, manifest, picture)
+        judgement = judge.judge(result["probabilities"], manifest, self.operating_point)
         fields: dict[str, object] = {
             "verdict": judgement.verdict,
             "confidence": judgement.confidence,
             "probabilities": judgement.probabilities,
-            "reason_code": judgement.reason,
-            "reason": judgement.sentence,
+            "reason_code": judgement.reason or (Reason.INVERTED if inverted else None),
+            "reason": "; ".join(part for part in (judgement.sentence, INVERTED if inverted else "") if part),
             "width": picture.width,
             "height": picture.height,
         }
+        if "activation" in result:
+            fields["affected_pct"] = judge.affected_pct(result["activation"], result["mask"], manifest)
         if "mask" in result:
             mask = masks.at_image_size(result["mask"], picture.width, picture.height, manifest.mask_threshold)
             self.mask_writer.write(mask_name, mask)
@@ -135,11 +149,22 @@ class Judge:
         return fields
 
 
+def infer(engine: Engine, pixels: NDArray[np.uint8], manifest: Manifest) -> tuple[gates.Outputs, bool]:
+    """The model's outputs for a picture, or for its negative where that is the radiograph, and whether it is."""
+    result = engine.infer(pixels)
+    if gates.may_be_inverted(result, manifest):
+        of_negative = engine.infer(255 - pixels)
+        if gates.is_inverted(result, of_negative, manifest):
+            return of_negative, True
+    return result, False
+
+
 def sweep(
     folder: Path,
     out: Path,
     model: ModelFile,
     engines: list[Engine],
+    operating_point: str,
     *,
     progress: Callable[[], None],
     warn: Callable[[str], None],
@@ -149,6 +174,7 @@ def sweep(
 
     Args:
         engines: of `model`, one for each thread that judges.
+        operating_point: one of `manifest.OPERATING_POINTS`.
         progress: called after each file found, judged or known.
         warn: told what a person should know and no row says.
         stop: asked between files; once true, the images in hand are finished and recorded.
@@ -161,9 +187,11 @@ def sweep(
     idle: SimpleQueue[Engine] = SimpleQueue()
     for engine in engines:
         idle.put(engine)
-    with lock.hold(out), Ledger(out, model.manifest.labels, model.short_digest) as ledger:
+    # Another operating point gives other verdicts, which must not be mixed with those that stand.
+    judged_by = model.short_digest + ("" if operating_point == DEFAULT_POINT else f"@{operating_point}")
+    with lock.hold(out), Ledger(out, model.manifest.labels, judged_by) as ledger:
         mask_writer = MaskWriter(out)
-        worker = Judge(model, idle, mask_writer)
+        worker = Judge(model, operating_point, judged_by, idle, mask_writer)
         batch = _Batch(ledger, tally, progress)
         with ThreadPoolExecutor(workers, thread_name_prefix="judge") as pool:
             in_flight: deque[_InHand] = deque()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cxr_convert import calibrate
 from cxr_edge.judge import calibrate as apply_temperature
@@ -50,24 +52,37 @@ def test_calibration_error_by_hand() -> None:
 
 def test_the_threshold_keeps_what_is_reliable() -> None:
     confidence = np.linspace(0.99, 0.51, 100)
-    probabilities = np.stack([confidence, 1 - confidence], axis=1)
-    truth = np.zeros(100, int)
-    truth[50:] = 1  # the less confident half is wrong
-    threshold = calibrate.uncertain_below(probabilities, truth)
+    right = np.arange(100) < 50  # the less confident half is wrong
+    threshold = calibrate.uncertain_below(confidence, right)
     kept = confidence >= threshold
-    assert (truth[kept] == 0).mean() >= calibrate.RELIABLE
+    assert right[kept].mean() >= calibrate.RELIABLE
     assert kept.sum() >= 50
 
 
 def test_without_any_reliable_verdict_everything_is_uncertain() -> None:
-    probabilities = np.array([[0.9, 0.1], [0.8, 0.2]])
-    assert calibrate.uncertain_below(probabilities, np.array([1, 1])) == 1.0
+    assert calibrate.uncertain_below(np.array([0.9, 0.8]), np.array([False, False])) == 1.0
 
 
 def test_pictures_of_one_confidence_are_kept_together_or_not_at_all() -> None:
     """Int8 outputs have few values, so ties are the rule: the first of them being right says nothing of the rest."""
-    probabilities = np.repeat([[0.9876, 0.0124], [0.7, 0.3]], 100, axis=0)
-    truth = np.zeros(200, int)
-    truth[120:] = 1  # of those at 0.7, the first 20 alone are right
-    assert calibrate.uncertain_below(probabilities, truth) == 0.9876
-    assert calibrate.uncertain_below(probabilities[100:], truth[100:]) == 1.0
+    confidence = np.repeat([0.9876, 0.7], 100)
+    right = np.arange(200) < 120  # of those at 0.7, the first 20 alone are right
+    assert calibrate.uncertain_below(confidence, right) == 0.9876
+    assert calibrate.uncertain_below(confidence[100:], right[100:]) == 1.0
+
+
+@given(
+    st.lists(
+        st.tuples(st.one_of(st.floats(0, 1), st.sampled_from([0.5, 0.98765, 0.98766, 1.0])), st.booleans()),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_rounding_cuts_nothing_off_and_lets_nothing_in(rows: list[tuple[float, bool]]) -> None:
+    confidence, right = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    threshold = calibrate.uncertain_below(confidence, right)
+    assert 0 <= threshold <= 1
+    # What the threshold should have been, unrounded.
+    enough = [value for value in confidence if right[confidence >= value].mean() >= calibrate.RELIABLE]
+    exact = min(enough, default=1.0)
+    np.testing.assert_array_equal(confidence >= threshold, confidence >= exact)

@@ -1,194 +1,30 @@
-"""Every kind of model that the training room makes goes from model.keras to verdicts.csv: with or without a mask, a
-softmax or a sigmoid, dense layers, three channels, any input size.
-
-The networks are tiny and random. Each picture's label in the table is what the float model says of it, so whatever
-the int8 file gets wrong is the conversion's doing.
+"""Every kind of model that the training room makes goes from model.keras to verdicts.csv: with or without a mask,
+activation and embedding, a softmax or a sigmoid, dense layers, three channels, any input size.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import pandas as pd
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from click.testing import CliRunner
-from keras import layers
-from numpy.typing import NDArray
-from PIL import Image
 
-from cxr_convert import describe
-from cxr_convert.cli import main
-from cxr_convert.predict import read_input
-from cxr_edge import model_file, phantom
-from cxr_edge.errors import ExitCode
-from cxr_edge.preprocess import InputSpec, scale
+from cxr_convert import card, runtimes
+from cxr_edge import model_file
+from cxr_edge.manifest import OPERATING_POINTS
+from cxr_edge.preprocess import scale
 from cxr_edge.runtime import Engine, find_runtime
 
-PICTURES = 60
+if TYPE_CHECKING:
+    from tests.convert.conftest import Source
+
 SCRIPT = Path(sys.executable).with_name("cxr-edge")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of model: `body` gives the features and, maybe, the mask."""
-
-    labels: tuple[str, ...]
-    task: str
-    spec: InputSpec
-    body: Callable[[Any], tuple[Any, Any]]
-    training: dict[str, Any]
-    external: bool
-
-
-def _three_channels(image: Any) -> tuple[Any, Any]:
-    x = layers.Concatenate()([image, image, image])
-    x = layers.Rescaling(127.5, 127.5)(x)
-    x = layers.Rescaling(1 / 255)(x)
-    x = layers.Conv2D(12, 5, strides=4, activation="relu")(x)
-    return layers.Dropout(0.5)(layers.Flatten()(layers.AveragePooling2D(6)(x))), None
-
-
-def _dense(image: Any) -> tuple[Any, Any]:
-    x = layers.Conv2D(8, 3, use_bias=False)(image)
-    x = layers.MaxPooling2D()(layers.ReLU()(layers.BatchNormalization()(x)))
-    x = layers.Dense(16, activation="relu")(layers.Flatten()(x))
-    return layers.Dropout(0.5)(x), None
-
-
-def _with_mask(image: Any) -> tuple[Any, Any]:
-    x = layers.SeparableConv2D(8, 3, strides=4, padding="same", activation="relu")(image)
-    return layers.Flatten()(layers.AveragePooling2D(4)(x)), layers.Conv2D(1, 1, activation="sigmoid")(x)
-
-
-KINDS = {
-    "softmax": Kind(
-        ("normal", "pneumonia", "covid19"),
-        "softmax",
-        InputSpec(72, 56),
-        _three_channels,
-        {"preset": "two-phase", "network": "transfer", "backbone": "resnet50", "alpha": 1.0, "weights": "imagenet"},
-        external=False,
-    ),
-    "sigmoid": Kind(
-        ("healthy", "tumour"),
-        "sigmoid",
-        InputSpec(50, 50),
-        _dense,
-        {"preset": "cnn-4conv", "network": "cnn-4conv", "weights": None, "frozen_epochs": 0, "fine_epochs": 10},
-        external=False,
-    ),
-    "multitask": Kind(
-        ("normal", "pneumonia"),
-        "softmax",
-        InputSpec(64, 64),
-        _with_mask,
-        {"alpha": 0.35, "weights": None, "frozen_epochs": 1, "fine_epochs": 2, "seed": 3},
-        external=True,
-    ),
-}
-
-
-def build(kind: Kind, pixels: NDArray[np.float32]) -> keras.Model:
-    """A random network whose outputs differ from picture to picture as much as a trained one's."""
-    keras.utils.set_random_seed(1)
-    image = keras.Input((kind.spec.height, kind.spec.width, 1))
-    features, mask = kind.body(image)
-    head = layers.Dense(1 if kind.task == "sigmoid" else len(kind.labels), activation=kind.task)
-    outputs = {"probabilities": head(features)} | ({} if mask is None else {"mask": mask})
-    values = keras.Model(image, features).predict(pixels, verbose=0)
-    centre = values.mean(axis=0)
-    # Along the features' two main directions, the labels' logits evenly around the circle.
-    directions = np.linalg.svd(values - centre, full_matrices=False)[2][:2].T
-    directions *= 3 / ((values - centre) @ directions).std(axis=0)
-    turns = 2 * np.pi * np.arange(head.units) / head.units
-    weights = directions @ np.stack([np.cos(turns), np.sin(turns)])
-    head.set_weights([weights, -centre @ weights])
-    return keras.Model(image, outputs)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What `cxr-convert` is given."""
-
-    kind: Kind
-    model: keras.Model
-    pixels: NDArray[np.uint8]
-    table: pd.DataFrame
-    folder: Path
-
-    def convert(self, *options: str) -> tuple[int, str]:
-        """Run `cxr-convert`; its exit code and what it said."""
-        arguments = [str(self.folder / "model.keras"), "--calibration", str(self.folder / "table.csv")]
-        done = CliRunner().invoke(main, [*arguments, "-o", str(self.folder / "m.tflite"), *options])
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-        return done.exit_code, done.output
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder `images` and a folder `masks` of phantoms."""
-    folder = tmp_path_factory.mktemp("phantoms")
-    (folder / "images").mkdir()
-    (folder / "masks").mkdir()
-    for number in range(PICTURES):
-        drawn = phantom.draw(number, height=120, width=100 + 8 * (number % 5), opacity=number % 2 == 1)
-        Image.fromarray(drawn.image).save(folder / "images" / f"{number:02}.png")
-        Image.fromarray(drawn.lung_mask.astype(np.uint8) * np.uint8(255)).save(folder / "masks" / f"{number:02}.png")
-    return folder
-
-
-def make_source(kind: Kind, pictures: Path, folder: Path) -> Source:
-    files = sorted((pictures / "images").iterdir())
-    pixels = np.concatenate([read_input(str(file), kind.spec) for file in files])
-    model = build(kind, scale(pixels))
-    probabilities = model.predict(scale(pixels), verbose=0)["probabilities"]
-    best = probabilities[:, 0] > 0.5 if kind.task == "sigmoid" else probabilities.argmax(axis=1)
-    splits = ["train", "train", "validation", "test", "external" if kind.external else "test"]
-    table = pd.DataFrame(
-        {
-            "path": [str(file) for file in files],
-            "label": [kind.labels[int(index)] for index in best],
-            "mask": [str(pictures / "masks" / file.name) if kind.external else "" for file in files],
-            "origin": [("clinic-a", "clinic-b")[number // 7 % 2] for number in range(len(files))],
-            "split": [splits[number % 5] for number in range(len(files))],
-        }
-    )
-    table.to_csv(folder / "table.csv", index=False)
-    model.save(folder / "model.keras")
-    counts = [{"origin": "clinic-a", "label": kind.labels[0], "split": "train", "pictures": 12}]
-    described = {
-        "labels": list(kind.labels),
-        "task": kind.task,
-        "input": asdict(kind.spec),
-        "training": kind.training,
-        "data": counts,
-        "licences": [{"origin": "clinic-a", "licence": "none: phantoms", "pictures": 12}],
-        "tool": "a test",
-    }
-    if kind.external:
-        del described["task"]  # as the first cxr-train wrote it
-    (folder / "model.json").write_text(json.dumps(described))
-    return Source(kind, model, pixels, table, folder)
-
-
-@pytest.fixture(scope="module", params=sorted(KINDS))
-def source(request: pytest.FixtureRequest, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Source:
-    """A model of each kind, converted to `m.tflite`."""
-    made = make_source(KINDS[request.param], pictures, tmp_path_factory.mktemp(request.param))
-    options = ["--intended-use", "Slices of brain MRI."] if request.param == "sigmoid" else []
-    code, said = made.convert("--licence", "CC0", *options)
-    assert code == 0, said
-    return made
 
 
 def test_the_int8_file_says_what_the_float_model_says(source: Source) -> None:
@@ -221,20 +57,23 @@ def test_the_scan_tells_every_picture_its_label_or_uncertain(source: Source, pic
         rows = list(csv.DictReader(file))
     labels = source.kind.labels
     assert [name for name in rows[0] if name.startswith("p_")] == [f"p_{label}" for label in labels]
-    assert {row["status"] for row in rows} == {"ok"}
+    # The gates' limits come from a dozen pictures here, and some others lie beyond them.
+    assert {row["status"] for row in rows} <= {"ok", "rejected"}
+    rows = [row for row in rows if row["status"] == "ok"]
+    assert len(rows) >= 0.9 * len(source.table)
     assert {row["verdict"] for row in rows} <= {*labels, "uncertain"}
     for row in rows:
         assert sum(float(row[f"p_{label}"]) for label in labels) == pytest.approx(1, abs=0.002)
         assert row["confidence"] == max(row[f"p_{label}"] for label in labels)
     truth = dict(zip((Path(path).name for path in source.table["path"]), source.table["label"], strict=True))
     certain = [row for row in rows if row["verdict"] != "uncertain"]
-    assert len(certain) >= PICTURES / 4
+    assert len(certain) >= len(source.table) / 4
     assert {row["verdict"] for row in certain} == set(labels)
-    assert np.mean([row["verdict"] == truth[row["path"]] for row in certain]) > 0.95
+    assert np.mean([row["verdict"] == truth[row["path"]] for row in certain]) > 0.9
 
     masked = "mask" in source.model.output
     assert {bool(row["mask"] and row["lung_area_pct"]) for row in rows} == {masked}
-    assert {row["affected_pct"] for row in rows} == {""}
+    assert {row["affected_pct"] != "" for row in rows} == {"activation" in source.model.output}
     assert ((tmp_path / "masks").exists(), str(tmp_path / "masks") in done.stdout) == (masked, masked)
 
 
@@ -246,7 +85,7 @@ def test_the_card_fits_the_model(source: Source) -> None:
     assert "never a diagnosis" in shown
     assert f"Labels: {', '.join(kind.labels)}; lung mask: {'yes' if masked else 'no'}" in shown
     assert f"Input: {kind.spec.width} x {kind.spec.height} gray" in shown
-    assert f"Network: {describe.network(kind.training)}" in shown
+    assert f"Network: {card.network(kind.training)}" in shown
     assert ("Slices of brain MRI." in shown, "chest" in shown) == (
         (True, False) if kind.task == "sigmoid" else (False, True)
     )
@@ -258,12 +97,90 @@ def test_the_card_fits_the_model(source: Source) -> None:
 
 
 def test_the_figures_are_those_of_the_model(source: Source) -> None:
-    """The truth is what the float model says, so its accuracy is 1, and the int8 file's lacks no more than flips."""
+    """The truth is what the float model says, but for the operating point, so the file's accuracy lacks flips only."""
     about = model_file.read(source.folder / "m.tflite").manifest.about
-    assert about["parity"]["float"]["accuracy"] == 1
-    assert about["parity"]["int8"]["accuracy"] == pytest.approx(1 - about["parity"]["flips_pct"] / 100, abs=1e-3)
+    assert set(about["parity"]) == {each["runtime"] for each in about["runtimes"] if each["runs"]}
+    first = next(iter(about["parity"].values()))
+    assert first["float"]["accuracy"] >= 0.9
+    assert first["file"]["accuracy"] >= first["float"]["accuracy"] - first["flips_pct"] / 100 - 1e-3
     (test,) = (record for record in about["figures"] if (record["split"], record["origin"]) == ("test", "all"))
-    assert test["accuracy"] == about["parity"]["int8"]["accuracy"] > 0.8
+    assert test["accuracy"] == first["file"]["accuracy"] > 0.8
+    assert set(about["operating_points"]) == set(OPERATING_POINTS)
+    assert about["operating_points"]["screening"]["validation"]["sensitivity"] >= 0.95
+    assert about["operating_points"]["rule-in"]["validation"]["specificity"] >= 0.95
+    assert about["coverage_pct"]["test"] == 100 - test["uncertain_pct"]
+
+
+def test_gray_levels_are_fed_as_they_are(source: Source) -> None:
+    """The zero point of -1 to 1 is half a step off, and rounding each level on its own would merge some."""
+    assert Engine(find_runtime(), model_file.read(source.folder / "m.tflite"))._levels is None
+
+
+def test_runtimes_agree(source: Source) -> None:
+    about = model_file.read(source.folder / "m.tflite").manifest.about
+    others = list(about["parity"].values())[1:]
+    assert others
+    for record in others:
+        assert record["agreement"]["certain_that_differ"] == 0
+        assert record["agreement"]["mean_abs_difference"] <= 0.015
+
+
+def test_the_operators_are_told_with_their_versions(source: Source) -> None:
+    about = model_file.read(source.folder / "m.tflite").manifest.about
+    versions = {each["operator"]: each["version"] for each in about["operators"]}
+    assert about["type"] == "int8"
+    assert versions["CONV_2D"] >= 3  # from 3 on, it takes integers
+    assert ("SOFTMAX" in versions, "LOGISTIC" in versions) >= (source.kind.task == "softmax", False)
+    assert f"CONV_2D {versions['CONV_2D']}" in model_file.read(source.folder / "m.tflite").card
+
+
+def test_the_golden_input_gives_the_golden_outputs(source: Source) -> None:
+    read = model_file.read(source.folder / "m.tflite")
+    assert read.golden.pixels.shape == (source.kind.spec.height, source.kind.spec.width)
+    outputs = Engine(find_runtime(), read).infer(read.golden.pixels[np.newaxis, :, :, np.newaxis])
+    assert set(read.golden.outputs) == {"probabilities", "mask"} & set(outputs)
+    for name, expected in read.golden.outputs.items():
+        np.testing.assert_array_equal(outputs[name], expected)
+
+
+def test_the_golden_input_is_a_phantom(everything: Source) -> None:
+    golden = model_file.read(everything.folder / "m.tflite").golden
+    np.testing.assert_array_equal(golden.pixels, runtimes.golden_pixels(everything.kind.spec))
+    with zipfile.ZipFile(everything.folder / "m.tflite") as archive:
+        assert "golden/input.png" in archive.namelist()
+
+
+def test_the_same_conversion_gives_the_same_bytes(everything: Source) -> None:
+    first = (everything.folder / "m.tflite").read_bytes()
+    code, said = everything.convert("--licence", "CC0", "--over-budget")
+    assert (code, (everything.folder / "m.tflite").read_bytes() == first) == (0, True), said
+
+
+def test_all_outputs_are_described(everything: Source) -> None:
+    read = model_file.read(everything.folder / "m.tflite")
+    manifest = read.manifest
+    assert (manifest.negative, set(manifest.outputs)) == ("normal", set(everything.model.output))
+    assert manifest.familiar is not None
+    assert len(manifest.familiar.mean) == 6
+    assert manifest.affected is not None
+    assert f"{manifest.affected.threshold:g}" in manifest.affected.definition
+    assert manifest.affected.definition in read.card
+    assert manifest.lung_area_pct is not None
+    low, high = manifest.lung_area_pct
+    assert 0 < low < 30 < high < 100
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "dynamic"])
+def test_other_types_are_written_too(everything: Source, kind: str, tmp_path: Path) -> None:
+    folder, out = everything.folder, tmp_path / f"{kind}.tflite"
+    arguments = (folder / "model.keras", "--calibration", folder / "table.csv", "--type", kind, "-o", out)
+    code, said = everything.run("convert", *arguments, "--negative", "covid19", "--over-budget")
+    assert code == 0, said
+    read = model_file.read(out)
+    assert (read.manifest.about["type"], read.manifest.negative) == (kind, "covid19")
+    (record, *_) = read.manifest.about["parity"].values()
+    assert record["mean_abs_probability_error"] <= (0.02 if kind == "dynamic" else 0.002)
+    assert read.manifest.about["representative_pictures"] == 0
 
 
 def test_dense_layers_have_one_scale(source: Source) -> None:
@@ -297,65 +214,4 @@ def test_dense_layers_have_one_scale(source: Source) -> None:
     ],
 )
 def test_the_network_is_told_as_far_as_it_is_known(training: dict[str, Any], line: str) -> None:
-    assert describe.network(training) == line
-
-
-# What cannot be converted
-
-
-@pytest.fixture
-def broken(pictures: Path, tmp_path: Path) -> Source:
-    """A sigmoid model, to be spoilt."""
-    return make_source(KINDS["sigmoid"], pictures, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"labels": ["healthy", "tumour", "cyst"]}, "task 'sigmoid' with 3 labels is unknown"),
-        ({"task": "regression"}, "task 'regression' with 2 labels is unknown"),
-        ({"task": "softmax"}, "are not those of softmax with 2 labels at 50 x 50"),
-        ({"input": asdict(InputSpec(60, 50))}, "are not those of sigmoid with 2 labels at 60 x 50"),
-        ({"input": {"height": 50, "depth": 3}}, "cannot be read"),
-        ({"training": None, "tool": None, "labels": None}, "cannot be read"),
-    ],
-    ids=str,
-)
-def test_a_description_of_another_model_is_refused(broken: Source, changes: dict[str, Any], sentence: str) -> None:
-    file = broken.folder / "model.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-    code, said = broken.convert()
-    assert (code, sentence in said) == (ExitCode.USAGE, True), said
-    assert "try:" in said
-
-
-def test_a_description_that_lacks_a_field_is_refused(broken: Source) -> None:
-    file = broken.folder / "model.json"
-    described = json.loads(file.read_text())
-    del described["licences"]
-    file.write_text(json.dumps(described))
-    code, said = broken.convert()
-    assert (code, "has no field 'licences'" in said) == (ExitCode.USAGE, True), said
-
-
-def test_what_keras_cannot_load_is_refused(broken: Source) -> None:
-    (broken.folder / "model.keras").write_bytes(b"no model")
-    code, said = broken.convert()
-    assert (code, "Keras cannot load it" in said) == (ExitCode.USAGE, True), said
-
-
-def test_a_model_whose_outputs_have_no_names_is_refused(broken: Source) -> None:
-    bare = keras.Sequential([keras.Input((50, 50, 1)), layers.Flatten(), layers.Dense(1, activation="sigmoid")])
-    bare.save(broken.folder / "model.keras")
-    code, said = broken.convert()
-    assert (code, "without names" in said) == (ExitCode.USAGE, True), said
-
-
-def test_a_validation_split_that_lacks_a_label_is_refused(broken: Source) -> None:
-    lacking = (broken.table["split"] == "validation") & (broken.table["label"] == "tumour")
-    broken.table.assign(split=broken.table["split"].mask(lacking, "train")).to_csv(
-        broken.folder / "table.csv", index=False
-    )
-    code, said = broken.convert()
-    assert (code, "no validation picture has the label ['tumour']" in said) == (ExitCode.USAGE, True), said
-    assert not (broken.folder / "m.tflite").exists()
+    assert card.network(training) == line

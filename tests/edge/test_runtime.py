@@ -79,7 +79,9 @@ def test_infer_gives_what_it_promises(model: ModelFile, inputs: list[NDArray[np.
     assert set(result) == set(model.manifest.outputs)
     assert result["probabilities"].shape == (len(model.manifest.labels),)
     assert result["mask"].ndim == 2
-    assert all(array.dtype == np.uint8 for array in result.values())
+    assert result["activation"].shape[-1] == len(model.manifest.labels)
+    kinds = {name: array.dtype.name for name, array in result.items()}
+    assert kinds == dict.fromkeys(result, "uint8") | {"embedding": "float32"}
     assert 250 <= int(result["probabilities"].sum()) <= 260
 
 

@@ -81,6 +81,7 @@ def run(folder: Path, out: Path, model: ModelFile, runtime: Runtime) -> Run:
 
     def call(**changes: Any) -> Tally:
         arguments: dict[str, Any] = {"folder": folder, "out": out, "model": model, "workers": 2}
+        arguments["operating_point"] = "balanced"
         arguments |= {"progress": lambda: None, "warn": pytest.fail, "stop": lambda: False} | changes
         engines = [Engine(runtime, arguments["model"]) for _ in range(arguments.pop("workers"))]
         return sweep(**arguments, engines=engines)
@@ -133,9 +134,45 @@ def test_the_number_of_workers_changes_nothing(run: Run, tmp_path: Path) -> None
     assert results[0] == results[1]
 
 
+def test_another_operating_point_judges_anew_and_says_so_in_its_rows(run: Run, out: Path, model: ModelFile) -> None:
+    run()
+    again = run(operating_point="screening")
+    assert (again.judged, again.known) == (5, 0)
+    assert [row["model"] for row in rows(out)] == [model.short_digest] * 5 + [f"{model.short_digest}@screening"] * 5
+    assert run(operating_point="screening").known == 5
+
+
+def test_the_affected_area_is_a_share_of_the_lung(run: Run, out: Path, model: ModelFile) -> None:
+    run()
+    shares = [float(row["affected_pct"]) for row in rows(out)]
+    assert model.manifest.affected
+    assert all(0 <= share <= 100 for share in shares)
+
+
+def test_a_negative_is_turned_round_judged_as_the_positive_and_said_so(run: Run, folder: Path, out: Path) -> None:
+    """Phantoms are less alike to radiographs than radiographs are: not all of their negatives are known for certain."""
+    for seed in range(12):
+        positive = draw(seed, width=300, height=300).image
+        for name, pixels in (("positive", positive), ("negative", 255 - positive)):
+            content = io.BytesIO()
+            Image.fromarray(pixels).save(content, "PNG")
+            put(folder / name / f"{seed}.png", content.getvalue())
+    run()
+    by_path = {row["path"]: row for row in rows(out)}
+    turned = [row for path, row in by_path.items() if path.startswith("negative/") and "negative" in row["reason"]]
+    assert len(turned) >= 6
+    for row in turned:
+        positive_row = by_path[row["path"].replace("negative/", "positive/")]
+        assert (row["status"], row["verdict"]) == ("ok", positive_row["verdict"])
+        assert row["reason_code"] == (positive_row["reason_code"] or "inverted")
+        assert float(row["lung_area_pct"]) == pytest.approx(float(positive_row["lung_area_pct"]), abs=2)
+    assert not any("negative" in row["reason"] for path, row in by_path.items() if not path.startswith("negative/"))
+
+
 def test_a_model_without_a_mask_writes_none(run: Run, out: Path, model: ModelFile) -> None:
     outputs = {"probabilities": model.manifest.outputs["probabilities"]}
-    run(model=replace(model, manifest=replace(model.manifest, outputs=outputs)))
+    bare = replace(model.manifest, outputs=outputs, lung_area_pct=None, familiar=None, affected=None)
+    run(model=replace(model, manifest=bare))
     assert {(row["mask"], row["lung_area_pct"], row["status"]) for row in rows(out)} == {("", "", "ok")}
     assert not (out / "masks").exists()
 
@@ -216,7 +253,7 @@ def judge(out: Path, model: ModelFile, runtime: Runtime) -> Judge:
     out.mkdir()
     engines: SimpleQueue[Engine] = SimpleQueue()
     engines.put(Engine(runtime, model))
-    return Judge(model, engines, MaskWriter(out))
+    return Judge(model, "balanced", model.short_digest, engines, MaskWriter(out))
 
 
 def found(path: Path) -> FoundFile:

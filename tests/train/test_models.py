@@ -119,7 +119,7 @@ def test_a_tflite_file_is_calibrated_as_the_box_calibrates_it() -> None:
     engine = Engine(find_runtime(), shipped)
     for index, one in enumerate(prepared):
         alone = engine.infer(one)
-        judgement = judge.judge(alone["probabilities"], shipped.manifest)
+        judgement = judge.judge(alone["probabilities"], shipped.manifest, "balanced")
         assert p[index] == pytest.approx(judgement.probabilities)
         assert lung is not None
         assert (lung[index] == alone["mask"]).all()

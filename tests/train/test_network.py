@@ -24,6 +24,50 @@ def test_outputs_are_probabilities_and_a_mask_at_a_quarter_of_the_size() -> None
     assert outputs["mask"].max() <= 1
 
 
+def test_the_activation_judges_each_cell_by_what_judges_the_picture() -> None:
+    model = network.build(replace(SMALL, size=96), 3).model
+    outputs = model.predict_on_batch(np.random.default_rng(0).uniform(-1, 1, (2, 96, 96, 1)).astype(np.float32))
+    assert outputs["activation"].shape == (2, 6, 6, 3)
+    np.testing.assert_allclose(outputs["activation"].sum(axis=-1), 1, rtol=1e-5)
+    inner = keras.Model(model.input, model.get_layer("evidence_cells").output)
+    cells = inner.predict_on_batch(np.zeros((1, 96, 96, 1), np.float32))
+    kernel, bias = model.get_layer("logits").get_weights()
+    expected = keras.ops.softmax(cells @ kernel[0, 0] + bias)
+    activation = model.predict_on_batch(np.zeros((1, 96, 96, 1), np.float32))["activation"]
+    np.testing.assert_allclose(activation, expected, atol=1e-5)
+
+
+def test_only_what_lies_in_the_lungs_counts() -> None:
+    """Every cell says the same, loudly: where no lung is seen, nothing of it reaches the verdict."""
+    model = network.build(replace(SMALL, size=96), 3).model
+    kernel, bias = model.get_layer("evidence_deep").get_weights()
+    model.get_layer("evidence_deep").set_weights([kernel, np.full_like(bias, 5)])
+    kernel, bias = model.get_layer("mask").get_weights()
+    picture = np.random.default_rng(0).uniform(-1, 1, (1, 96, 96, 1)).astype(np.float32)
+    spread = {}
+    for seen in (-100, 100):
+        model.get_layer("mask").set_weights([np.zeros_like(kernel), np.full_like(bias, seen)])
+        spread[seen] = float(np.ptp(model.predict_on_batch(picture)["probabilities"]))
+    assert spread[-100] < 1e-6
+    assert spread[100] > 1e-2
+
+
+def test_the_label_does_not_bend_the_mask() -> None:
+    net = network.build(SMALL, 2)
+    net.model.compile(optimizer="sgd", loss={"probabilities": "categorical_crossentropy"})
+    before = net.model.get_layer("mask").get_weights()
+    x = np.random.default_rng(2).uniform(-1, 1, (4, 64, 64, 1)).astype(np.float32)
+    net.model.train_on_batch(x, {"probabilities": np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]})
+    for now, then in zip(net.model.get_layer("mask").get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_the_embedding_is_one_row_a_picture() -> None:
+    outputs = network.build(SMALL, 2).model.output
+    assert outputs["embedding"].shape[0] is None
+    assert len(outputs["embedding"].shape) == 2
+
+
 def test_one_gray_channel_gives_what_three_would(tmp_path: Path) -> None:
     published = keras.applications.MobileNetV2(input_shape=(96, 96, 3), alpha=0.35, include_top=False, weights=None)
     published.save_weights(tmp_path / "three.weights.h5")
@@ -66,7 +110,7 @@ def test_the_frozen_phase_moves_the_heads_only() -> None:
     net.set_trainable(fine_tune=False)
     names = {weight.path.split("/")[0] for weight in net.model.trainable_weights}
     assert names
-    assert all(name.startswith(("decoder_", "logits", "mask")) for name in names)
+    assert all(name.startswith(("decoder_", "evidence_", "logits", "mask")) for name in names)
 
 
 def test_the_four_convolutions_have_the_published_number_of_parameters() -> None:

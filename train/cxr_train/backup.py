@@ -21,18 +21,18 @@ import pandas as pd
 
 
 class Best(keras.callbacks.Callback):
-    """Saves the whole model at each epoch whose `val_loss` is below `best`, the lowest before."""
+    """Saves `whole`, which holds the model that is fitted, at each epoch whose `val_loss` is below `best` so far."""
 
-    def __init__(self, file: Path, best: float) -> None:
+    def __init__(self, whole: keras.Model, file: Path, best: float) -> None:
         super().__init__()
-        self.file, self.best = file, best
+        self.whole, self.file, self.best = whole, file, best
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Save, if it is the best so far."""
         loss = float((logs or {})["val_loss"])
         if loss < self.best:
             unfinished = self.file.with_name(f"unfinished-{self.file.name}")
-            self.model.save(unfinished)
+            self.whole.save(unfinished)
             unfinished.replace(self.file)
             self.best = loss
 

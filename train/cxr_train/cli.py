@@ -46,6 +46,7 @@ def phantoms(folder: Path, count: int, seed: int) -> None:
 @click.option("--split-column", default="", help="train, validation, test or external; without it a split is made.")
 @click.option("--licence-column", default="")
 @click.option("--age-column", default="", help="In years (or as in DICOM: 006M); figures of an audit by age.")
+@click.option("--opacity-column", default="", help="Masks of opacities, 255; several columns by commas.")
 @click.option("--where", default="", help="Rows to use, e.g. \"set == 'pool' and primary == '1'\".")
 @click.option("--external", default="", help="Rows that training never sees, from another hospital.")
 @click.option("--resplit", is_flag=True, help="Make a split by group, whatever split the source has.")

@@ -58,6 +58,9 @@ def fit_rows(rows: pd.DataFrame, name: str, out: Path, settings: Settings, diges
     net = network.build(settings, len(labels))
     spec = InputSpec(settings.size, settings.size)
     target = Target(tuple(labels), settings.task, "mask" in net.model.output)
+    if target.mask and not training["mask"].any():
+        sentence = f"{name}: no training picture has a lung mask, which the network {settings.network} learns from"
+        raise UsageError(sentence, "name --mask-column to cxr-train table, or take another preset")
     drawing = Drawing(settings.balance, settings.augmentation, settings.seed)
     run = Run(
         net,
@@ -113,16 +116,17 @@ class Run:
         schedule: Any = rate
         if settings.schedule == "cosine" and name == "fine":
             schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * len(self.training))
-        self._compile(keras.optimizers.Adam(schedule))
+        taught = self.net.taught
+        self._compile(taught, keras.optimizers.Adam(schedule))
         first = len(_losses(log)) - len(_losses(log, name))
-        start = backup.resume(self.net.model, backups, log, first)
+        start = backup.resume(taught, backups, log, first)
         past = _losses(log, name)
         adaptive: list[Any] = []
         if schedule is rate:
             adaptive.append(callbacks.Plateau(rate, past))
         if settings.patience:
             adaptive.append(callbacks.EarlyStopping(settings.patience, past))
-        self.net.model.fit(
+        taught.fit(
             self.training.dataset(start),
             steps_per_epoch=len(self.training),
             shuffle=False,
@@ -131,9 +135,9 @@ class Run:
             validation_data=self.validation.dataset(),
             verbose=0,
             callbacks=[
-                callbacks.Epoch(self.net.model, settings.seed, name),
+                callbacks.Epoch(taught, settings.seed, name),
                 callbacks.NoNan(self.out / "model.keras", rate),
-                backup.Best(self.out / "model.keras", min(_losses(log), default=math.inf)),
+                backup.Best(self.net.model, self.out / "model.keras", min(_losses(log), default=math.inf)),
                 *adaptive,
                 ResourceMonitor(self.out / "resources.csv", self.training, first + epochs),
                 keras.callbacks.CSVLogger(log, append=True),
@@ -141,7 +145,7 @@ class Run:
             ],
         )
 
-    def _compile(self, optimizer: keras.optimizers.Optimizer) -> None:
+    def _compile(self, taught: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
         binary, smoothing = self.settings.task == "sigmoid", self.settings.label_smoothing
         entropy = keras.losses.BinaryCrossentropy if binary else keras.losses.CategoricalCrossentropy
         losses: dict[str, Any] = {"probabilities": entropy(label_smoothing=smoothing)}
@@ -153,10 +157,10 @@ class Run:
                 keras.metrics.AUC(name="auc"),
             ]
         }
-        if "mask" in self.net.model.output:
+        if "mask" in taught.output:
             losses["mask"] = JudgedMaskLoss()
             metrics["mask"] = [JudgedDice()]
-        self.net.model.compile(optimizer=optimizer, loss=losses, metrics=metrics)
+        taught.compile(optimizer=optimizer, loss=losses, metrics=metrics)
 
 
 def _losses(log: Path, phase: str = "") -> list[float]:

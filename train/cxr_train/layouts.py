@@ -54,6 +54,7 @@ class Source:
     split: str = ""
     licence: str = ""
     age: str = ""
+    opacity: str = ""
 
 
 Complaints = dict[int, tuple[str, str]]

@@ -154,7 +154,7 @@ def _runner(
 ) -> Callable[[NDArray[np.uint8]], Outputs]:
     # A Sequential that was loaded has no `output`; a Functional tells only there which are named how.
     described = model.outputs if isinstance(model, keras.Sequential) else model.output
-    shapes = [tuple(output.shape) for output in _listed(described)]
+    shapes = [tuple(output.shape) for output in _judged(described)]
     vectors, maps = ([place for place, shape in enumerate(shapes) if len(shape) == rank] for rank in (2, 4))
     fits = len(vectors) == 1 and len(maps) <= 1 and len(vectors) + len(maps) == len(shapes)
     if not fits or any(shapes[place][3] != 1 for place in maps):
@@ -166,16 +166,18 @@ def _runner(
         raise UsageError(sentence, "name a label for each output, or negative,positive for a single sigmoid")
 
     def run(pixels: NDArray[np.uint8]) -> Outputs:
-        outputs = [np.asarray(output) for output in _listed(model.predict_on_batch(scale(pixels)))]
+        outputs = [np.asarray(output) for output in _judged(model.predict_on_batch(scale(pixels)))]
         lung = masks.quantise(outputs[maps[0]][..., 0]) if maps else None
         return outputs[vectors[0]].astype(np.float64), lung
 
     return run
 
 
-def _listed(outputs: Any) -> list[Any]:
+def _judged(outputs: Any) -> list[Any]:
+    """The outputs that are judged by; our own models name them, and have more for the box."""
     if isinstance(outputs, dict):
-        return list(outputs.values())
+        ours = [outputs[name] for name in ("probabilities", "mask") if name in outputs]
+        return ours if "probabilities" in outputs else list(outputs.values())
     return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 

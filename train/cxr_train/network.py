@@ -1,8 +1,12 @@
 """The networks: a backbone with a label head, with or without a lung mask decoder, and two plain CNNs.
 
 Input: float32[B, H, W, 1] in [-1, 1], that is `cxr_edge.preprocess.to_input(...) / 127.5 - 1`.
-Outputs, a dict: `probabilities` float32[B, labels] (softmax) or float32[B, 1] (sigmoid: of the second label), and, of
-the multi-task network, `mask` float32[B, H/4, W/4, 1], the probability of lung.
+Outputs, a dict: `probabilities` float32[B, labels] (softmax) or float32[B, 1] (sigmoid: of the second label), and of
+the multi-task network
+
+    mask        float32[B, H/4, W/4, 1], the probability of lung
+    activation  float32[B, H/16, W/16, labels or 1], the probability of each label by what lies in that cell alone
+    embedding   float32[B, channels], what the picture looks like half-way through the backbone: for the box's gate
 """
 
 from __future__ import annotations
@@ -17,8 +21,13 @@ from cxr_edge.errors import UsageError
 from cxr_train import backbones
 from cxr_train.presets import Settings
 
+TAUGHT = ("probabilities", "mask")
+LOOK = "block_9_add"
+"""The layer whose spatial mean is the embedding. Early enough to see what kind of picture it is, not what is found."""
 SKIPS = ("block_12_add", "block_5_add", "block_2_add")
 """Backbone layers that the decoder reads besides the last one: 1/16, 1/8 and 1/4 of the input's size."""
+EVIDENCE = 128
+"""Channels of the cells, 1/16 of the input's size, that the label is judged by."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,12 @@ class Network:
 
     model: keras.Model
     backbone: list[keras.layers.Layer]
+
+    @property
+    def taught(self) -> keras.Model:
+        """The same layers with the outputs that have a truth: Keras fits no model of which an output has none."""
+        outputs = {name: output for name, output in self.model.output.items() if name in TAUGHT}
+        return keras.Model(self.model.input, outputs)
 
     def set_trainable(self, *, fine_tune: bool, fine_layers: int = 0) -> None:
         """Freeze the backbone, or free its last `fine_layers` layers (0: all) except for its batch normalisation.
@@ -80,14 +95,35 @@ def _multitask(settings: Settings, labels: int) -> Network:
         raise UsageError(f"the input's side of {settings.size} pixels is no multiple of 32 from 64 on", "set --size")
     trunk = backbones.mobilenet_v2(settings.size, settings.alpha, settings.weights)
     deep = trunk.output
-    pooled = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(deep)
-    pooled = layers.Dropout(settings.dropout, name="dropout")(pooled)
-    # A 1x1 convolution, not a dense layer: it keeps a scale for each channel (see cxr_convert.quantise).
-    logits = layers.Conv2D(1 if settings.task == "sigmoid" else labels, 1, name="logits")(pooled)
+    mask = _decoder(trunk)
+    # The label is judged by what lies in the lungs: cells are weighed by the mask, which the label must not bend.
+    lung = layers.AveragePooling2D(4, name="lung_cells")(keras.ops.stop_gradient(mask))
+    cells = layers.UpSampling2D(2, interpolation="bilinear", name="evidence_up")(
+        layers.Conv2D(EVIDENCE, 1, name="evidence_deep")(deep)
+    )
+    side = layers.Conv2D(EVIDENCE, 1, name="evidence_skip")(trunk.get_layer(SKIPS[0]).output)
+    cells = layers.ReLU(6.0, name="evidence_cells")(layers.Add(name="evidence_add")([cells, side]))
+    pooled = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(
+        layers.Multiply(name="evidence_in_lung")([cells, lung])
+    )
+    # Lungs cover about a third of the frame: three times the frame's mean is about the lungs' mean.
+    pooled = layers.Dropout(settings.dropout, name="dropout")(layers.Rescaling(3.0, name="lung_mean")(pooled))
+    # A 1x1 convolution, not a dense layer: it keeps a scale for each channel (see cxr_convert.quantise), and the same
+    # one judges each cell, so that the activation shows what the verdict adds up.
+    logits = layers.Conv2D(1 if settings.task == "sigmoid" else labels, 1, name="logits")
     activation = "sigmoid" if settings.task == "sigmoid" else "softmax"
-    probabilities = layers.Activation(activation, name="probabilities")(layers.Flatten(name="flat")(logits))
+    probabilities = layers.Activation(activation, name="probabilities")(layers.Flatten(name="flat")(logits(pooled)))
+    more = {
+        "mask": mask,
+        "activation": layers.Activation(activation, name="activation")(logits(cells)),
+        "embedding": layers.GlobalAveragePooling2D(name="embedding")(trunk.get_layer(LOOK).output),
+    }
+    return Network(_model(trunk.input, probabilities, settings, **more), list(trunk.layers))
 
-    x = layers.Conv2D(64, 1, name="decoder_top")(deep)
+
+def _decoder(trunk: keras.Model) -> Any:
+    """The lung mask, float32[B, H/4, W/4, 1], from the backbone's last layer and three earlier ones."""
+    x = layers.Conv2D(64, 1, name="decoder_top")(trunk.output)
     for skip, filters in zip(SKIPS, (64, 48, 32), strict=True):
         step = f"decoder_{filters}_{skip}"
         x = layers.UpSampling2D(2, interpolation="bilinear", name=f"{step}_up")(x)
@@ -96,8 +132,7 @@ def _multitask(settings: Settings, labels: int) -> Network:
         x = layers.ReLU(6.0, name=f"{step}_relu")(layers.Add(name=f"{step}_add")([x, side]))
         x = layers.SeparableConv2D(filters, 3, padding="same", name=f"{step}_mix")(x)
         x = layers.ReLU(6.0, name=f"{step}_out")(x)
-    mask = layers.Conv2D(1, 1, activation="sigmoid", name="mask")(x)
-    return Network(_model(trunk.input, probabilities, settings, mask=mask), list(trunk.layers))
+    return layers.Conv2D(1, 1, activation="sigmoid", name="mask")(x)
 
 
 def _transfer(settings: Settings, labels: int) -> Network:

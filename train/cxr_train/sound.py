@@ -41,9 +41,11 @@ def choose(raw: pd.DataFrame, source: Source, where: str, external: str, name: P
     chosen = pd.concat([inside[~inside.index.isin(outside.index)], outside])
     rows = pd.DataFrame(index=chosen.index)
     for meaning, column in asdict(source).items():
-        if column and column not in raw:
-            raise UsageError(f"{name}: there is no column {column!r}", f"it has: {', '.join(raw.columns)}")
-        rows[meaning] = chosen[column] if column else ""
+        columns = [part.strip() for part in column.split(",")] if meaning == "opacity" else [column]
+        for each in filter(None, columns):
+            if each not in raw:
+                raise UsageError(f"{name}: there is no column {each!r}", f"it has: {', '.join(raw.columns)}")
+        rows[meaning] = (_joined(chosen[columns]) if len(columns) > 1 else chosen[column]) if column else ""
         if meaning != "label":  # two labels may differ by blanks alone, and must be told so
             rows[meaning] = rows[meaning].str.strip()
     rows["origin"] = rows["origin"].replace("", "unknown")
@@ -90,6 +92,11 @@ def _empty_cells(rows: pd.DataFrame, resplit: bool) -> layouts.Complaints:
         elif row.split and row.split not in SPLITS and not resplit:
             problems[row.Index] = ("split", f"{row.path}: unknown split {row.split!r}")
     return problems
+
+
+def _joined(cells: pd.DataFrame) -> pd.Series:
+    """What is in the cells of each row, by semicolons."""
+    return cells.agg(lambda row: ";".join(filter(None, (cell.strip() for cell in row))), axis=1)
 
 
 def _query(table: pd.DataFrame, query: str, path: Path) -> pd.DataFrame:

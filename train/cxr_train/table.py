@@ -2,7 +2,8 @@
 
 Columns (CSV, UTF-8): `path` and `mask` relative to the table's folder (mask may be empty), `label`, `origin` (where
 the picture comes from), `group` (rows that must stay in one split: a patient, near-duplicates), `split`
-(train, validation, test, external), `licence`; and `age` where the source's column was named.
+(train, validation, test, external), `licence`; and where the source's columns were named `age`, and `opacity`: paths of
+masks (255 opacity) by semicolons, which no model learns from, but which tell how well it shows what is affected.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from cxr_train import labels, layouts, leaks, pictures, sound, splits
 from cxr_train.layouts import COLUMNS as COLUMNS
 from cxr_train.layouts import SPLITS as SPLITS
 from cxr_train.layouts import Source as Source
+
+OPTIONAL = ("age", "opacity")
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,14 @@ def build(
         rows[name] = [
             os.path.relpath(listing.folder.resolve() / value, folder) if value else "" for value in rows[name]
         ]
-    _write(rows[[*COLUMNS, *(["age"] if source.age else [])]], out)
+    lost: list[str] = []
+    if source.opacity:
+        rows["opacity"] = [_opacities(cell, listing.folder.resolve(), folder, lost) for cell in rows["opacity"]]
+    _write(rows[[*COLUMNS, *(name for name in OPTIONAL if getattr(source, name))]], out)
     notes = [f"{source_path} read as: {listing.kind}", *listing.notes, *checked.notes]
     if absent := [name for name in ("train", "validation") if name not in set(rows["split"])]:
         notes.append(f"no picture is in {' or '.join(absent)}, which cxr-train fit needs; --resplit makes a split")
-    left_out = [*listing.complaints, *(sentence for _, sentence in checked.problems)]
+    left_out = [*listing.complaints, *(sentence for _, sentence in checked.problems), *lost]
     return Built(len(rows), left_out, notes, list(pictures.summary(rows)), found)
 
 
@@ -130,6 +136,13 @@ def summary(table: pd.DataFrame) -> Iterator[str]:
         rows=("path", "size"), groups=("group", "nunique"), masks=("mask", "sum")
     )
     yield from counts.to_string().splitlines()
+
+
+def _opacities(cell: str, source: Path, folder: Path, lost: list[str]) -> str:
+    """A cell of opacity masks, relative to the table's folder; those that are not there are told in `lost`."""
+    paths = [source / part for part in cell.split(";") if part]
+    lost += [f"{path}: the opacity mask is not there; the picture stays" for path in paths if not path.is_file()]
+    return ";".join(os.path.relpath(path, folder) for path in paths if path.is_file())
 
 
 def _make_folder(source: Path, out: Path) -> Path:
