@@ -61,12 +61,14 @@ def test_the_model_file_describes_itself(walked: Path) -> None:
     model = model_file.read(walked / "first.tflite")
     about = model.manifest.about
     assert model.manifest.labels == ("normal", "pneumonia")
-    assert set(model.manifest.outputs) == {"probabilities", "mask"}
+    assert set(model.manifest.outputs) == {"probabilities", "mask", "activation", "embedding"}
     assert all(record["pictures"] > 0 for record in about["parity"].values())
     assert {record["origin"] for record in about["figures"]} == {"all", "clinic-a", "clinic-b"}
     assert "never a diagnosis" in model.card
     with zipfile.ZipFile(walked / "first.tflite") as archive:
-        assert set(archive.namelist()) == {"manifest.json", "labels.txt", "MODEL_CARD.md"}
+        described = {"manifest.json", "labels.txt", "MODEL_CARD.md"}
+        golden = {"golden/input.png", "golden/mask.png", "golden/probabilities.json"}
+        assert set(archive.namelist()) == described | golden
 
 
 def test_the_scan_has_a_row_and_a_mask_for_each_picture(walked: Path) -> None:
@@ -74,8 +76,11 @@ def test_the_scan_has_a_row_and_a_mask_for_each_picture(walked: Path) -> None:
         rows = list(csv.DictReader(file))
     pictures = sorted((walked / "source" / "images").iterdir())
     assert [row["path"] for row in rows] == [path.name for path in pictures]
-    for row in rows:
-        assert row["status"] == "ok"
+    # What two epochs on 80 phantoms know of phantoms is little: a gate may turn some of them away.
+    judged = [row for row in rows if row["status"] == "ok"]
+    assert len(judged) >= 0.8 * len(rows)
+    assert {row["status"] for row in rows} <= {"ok", "rejected"}
+    for row in judged:
         with Image.open(walked / "verdicts" / row["mask"]) as mask:
             assert (str(mask.width), str(mask.height)) == (row["width"], row["height"])
 
@@ -110,13 +115,14 @@ def test_the_commands_of_the_other_pages_run(page: str, tmp_path: Path) -> None:
 
 def test_the_figures_of_the_docs_are_those_of_the_shipped_card() -> None:
     card = model_file.read(model_file.SHIPPED).card.splitlines()
-    told = [line for line in (ROOT / "docs" / "model.md").read_text().splitlines() if line.startswith("| ")]
-    assert len(told) > 10
-    assert set(told) <= set(card)
+    figures = re.compile(r"\| (test|validation|external|screening|balanced|rule-in) \|")
+    told = [line for line in (ROOT / "docs" / "model.md").read_text().splitlines() if figures.match(line)]
+    assert set(told) == {line for line in card if figures.match(line)}
+    assert len(told) > 15
     accuracy = {line.split(" | ")[1]: line.split(" | ")[3] for line in card if line.startswith("| test")}
     accuracy["external"] = next(line.split(" | ")[3] for line in card if line.startswith("| external | all"))
     readme = (ROOT / "README.md").read_text()
-    assert accuracy.keys() == {"all", "covid-cxnet", "ieee8023", "kermany", "nih", "external"}
+    assert accuracy.keys() == {"all", "covid-cxnet", "ieee8023", "kermany", "nih", "radiography", "external"}
     assert all(figure in readme for figure in accuracy.values())
 
 
