@@ -97,8 +97,8 @@ def is_inverted(outputs: Outputs, of_negative: Outputs, manifest: Manifest) -> b
 
 def distance(embedding: NDArray[np.float32], familiar: Familiar) -> float:
     """Distance of an embedding, float[d], from the training pictures', in their standard deviations: see `Familiar`."""
-    offset = np.asarray(embedding, np.float64) - np.asarray(familiar.mean)
-    return float(np.linalg.norm(offset @ np.asarray(familiar.whitening)))
+    mean, whitening = familiar.arrays
+    return float(np.linalg.norm((embedding - mean) @ whitening))
 
 
 def _rejected(reason: Reason, sentence: str, picture: Radiograph) -> ImageProblem:

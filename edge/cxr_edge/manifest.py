@@ -8,10 +8,16 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cxr_edge.errors import ModelRefused
 from cxr_edge.preprocess import InputSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MANIFEST_VERSION = 3
 TASKS = ("softmax", "sigmoid")
@@ -51,6 +57,11 @@ class Familiar:
     mean: tuple[float, ...]
     whitening: tuple[tuple[float, ...], ...]
     limit: float
+
+    @cached_property
+    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`mean` and `whitening` as arrays, made once: each picture is measured by them."""
+        return np.array(self.mean), np.array(self.whitening)
 
 
 @dataclass(frozen=True)
