@@ -22,7 +22,7 @@ from cxr_edge.errors import ImageProblem, Status
 from cxr_edge.imaging import Radiograph
 from cxr_edge.model_file import ModelFile
 from cxr_edge.runtime import Engine, find_runtime
-from cxr_edge.sweep import infer
+from cxr_edge.worker import infer
 from cxr_train import table
 
 Gray = NDArray[np.uint8]

@@ -18,7 +18,7 @@ from cxr_edge.errors import ImageProblem
 from cxr_edge.manifest import DEFAULT_POINT
 from cxr_edge.model_file import ModelFile
 from cxr_edge.runtime import Engine, find_runtime
-from cxr_edge.sweep import infer
+from cxr_edge.worker import infer
 
 TILE, COLUMNS = 320, 5
 LUNG, AFFECTED = (255, 140, 0), (220, 20, 60)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+from datetime import datetime
 from pathlib import Path
 
 import click
 
 from cxr_edge import __version__
-from cxr_edge.commands import ErrorMappingGroup
-from cxr_edge.errors import ExitCode, NothingFound, UsageError
+from cxr_edge.commands import LOG_FORMAT, ErrorMappingGroup, byte_count, seconds
+from cxr_edge.errors import ExitCode, NothingFound, Status, UsageError
 
 EPILOG = """\b
 Exit codes: 0 all judged, 1 a bug, 2 usage, 3 some images failed, 4 nothing found,
@@ -39,46 +38,114 @@ def main() -> None:
     help="screening misses few findings, rule-in raises few false alarms.",
 )
 @click.option("--workers", type=click.IntRange(1, 256), help="Threads that judge; default: one for each core.")
-def scan(folder: Path, out: Path | None, model: Path | None, operating_point: str, workers: int | None) -> None:
+@click.option(
+    "--memory",
+    type=byte_count,
+    metavar="SIZE",
+    help="For pictures in hand, like 128M, beside the 70M of the program; default: half of the memory, at most 192M.",
+)
+@click.option(
+    "--isolate/--no-isolate",
+    default=True,
+    show_default=True,
+    help="Decode in processes of their own: a file that makes its decoder hang or crash costs one row.",
+)
+@click.option("--again", type=click.Choice(["failed", "rejected", "all"]), help="Judge these once more.")
+@click.option(
+    "--settle",
+    type=click.FloatRange(0),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Leave alone what somebody has written to within this time.",
+)
+@click.option(
+    "--limit-time", type=seconds, metavar="TIME", help="Stop after 90s, 45m or 6h; the rest is for next time."
+)
+@click.option("--watch", is_flag=True, help="Go on, and judge files as they arrive.")
+@click.option("--nice", type=click.IntRange(0, 19), default=10, show_default=True, help="Let others go first.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--redact", is_flag=True, help="Hash the names of files in messages.")
+@click.pass_context
+def scan(
+    ctx: click.Context,
+    folder: Path,
+    out: Path | None,
+    model: Path | None,
+    operating_point: str,
+    workers: int | None,
+    memory: int | None,
+    isolate: bool,
+    again: str | None,
+    settle: float,
+    limit_time: float | None,
+    watch: bool,
+    nice: int,
+    log_format: str,
+    redact: bool,
+) -> None:
     """Judge every new file in FOLDER and its subfolders; files judged before are skipped."""
-    from cxr_edge import model_file, report, runtime
-    from cxr_edge.discover import discover
-    from cxr_edge.sweep import sweep
+    ctx.meta[LOG_FORMAT] = log_format
+    from cxr_edge import budget, model_file, report
+    from cxr_edge.log import Log
+    from cxr_edge.scan import Scan, Stopper, be_nice
+    from cxr_edge.sweep import Settings
 
+    stop = Stopper(limit_time)
     folder = folder.resolve()
     if not out and not folder.name:
         raise UsageError(f"there is no place beside {folder} for its verdicts", "name an output folder with -o")
     out = out or folder.with_name(f"{folder.name}-verdicts")
     if out.resolve() == folder:
         raise UsageError(f"{out} is the scanned folder itself", "choose another output folder with -o")
-    stop = threading.Event()
-    # A flag, not an exception: the images in hand are finished, and nothing interrupts a write.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-
+    be_nice(nice)
     chosen = model_file.read(model or model_file.SHIPPED)
-    engine_room = runtime.find_runtime()
-    engines = [runtime.Engine(engine_room, chosen) for _ in range(workers or _cores())]
-
-    def count() -> int:
-        return sum(1 for _ in discover(folder, leave_out=out, warn=lambda _: None))
-
-    with report.progress_bar(count) as progress:
-        tally = sweep(
-            folder,
-            out,
-            chosen,
-            engines,
-            operating_point,
-            progress=progress,
-            warn=lambda text: click.echo(f"warning: {text}", err=True),
-            stop=stop.is_set,
-        )
-    name = f"{chosen.manifest.name} ({chosen.short_digest})"
-    report.print_summary(tally, folder, out, name, f"{engine_room.name} {engine_room.version}, {engines[0].kernels}")
+    statuses = {None: (), "failed": (Status.FAILED,), "rejected": (Status.REJECTED,), "all": tuple(Status)}
+    settings = Settings(
+        operating_point=operating_point,
+        workers=workers or budget.cores(),
+        memory=memory or budget.default_budget(),
+        isolate=isolate,
+        again=frozenset(statuses[again]),
+        settle=settle,
+    )
+    log = Log(as_json=log_format == "json", redact=redact)
+    job = Scan(folder, out, chosen, settings, log)
+    tally = job.watch(stop) if watch else job.once(stop)
+    report.print_summary(tally, folder, out, chosen, log)
     if tally.exit_code is ExitCode.NOTHING_FOUND:
         raise NothingFound(f"{folder} holds no radiograph ({tally.found} other files)", "check the folder's name")
     raise SystemExit(tally.exit_code)
+
+
+@main.command(epilog=EPILOG)
+@click.argument("out", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("-o", "--to", type=click.Path(path_type=Path, dir_okay=False), help="File to write; default: stdout.")
+@click.option("--format", "kind", type=click.Choice(["csv", "jsonl", "parquet"]), help="Default: by the file's name.")
+@click.option("--since", type=click.DateTime(), help="Judged at this time (UTC) or later.")
+@click.option("--until", type=click.DateTime(), help="Judged before this time (UTC).")
+@click.option("--status", type=click.Choice([status.value for status in Status]), multiple=True)
+@click.option("--verdict", multiple=True, help="Such as normal or uncertain; may be given several times.")
+def export(
+    out: Path,
+    to: Path | None,
+    kind: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    status: tuple[str, ...],
+    verdict: tuple[str, ...],
+) -> None:
+    """Write the current verdict of every path in OUT, the output folder of a scan."""
+    from cxr_edge.export import Filter, export
+
+    by_name = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
+    kind = kind or (by_name.get(to.suffix.lower()) if to else "csv")
+    if not kind:
+        raise UsageError(f"{to} does not tell a format", "end it in .csv, .jsonl or .parquet, or use --format")
+    since_text, until_text = (f"{time:%Y-%m-%dT%H:%M:%SZ}" if time else "" for time in (since, until))
+    count = export(out, to, kind, Filter(since_text, until_text, status, verdict))
+    if to:
+        click.echo(f"{count} verdicts in {to}")
 
 
 @main.group(epilog=EPILOG)
@@ -105,13 +172,3 @@ def verify(file: Path | None) -> None:
     chosen = model_file.read(file or model_file.SHIPPED)
     for line in check(chosen, runtime.find_runtime()):
         click.echo(line)
-
-
-def _cores() -> int:
-    """Cores that this process may use, which a container or taskset can make fewer than the machine has."""
-    import os
-
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1

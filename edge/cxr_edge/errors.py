@@ -41,6 +41,8 @@ class Reason(str, Enum):
     NOT_AN_IMAGE = "not_an_image"
     DAMAGED = "damaged"
     TOO_LARGE = "too_large"
+    TIMED_OUT = "timed_out"
+    DECODER_CRASHED = "decoder_crashed"
     UNREADABLE = "unreadable"
     UNSUPPORTED = "unsupported"
     DICOM_EXTRA_MISSING = "dicom_extra_missing"

@@ -7,7 +7,7 @@ are in its manifest; those here are facts of radiographs, each with what was mea
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Outputs = dict[str, "NDArray[Any]"]
+
+
+class Framed(Protocol):
+    """A picture of which no more than its size is asked, in pixels."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
 
 BLANK_CONTRAST = 8
 """Gray levels between the 1st and 99th percentile below which a picture shows nothing. A radiograph has over 100."""
@@ -53,11 +64,12 @@ def check_picture(picture: Radiograph) -> None:
         raise _rejected(Reason.SATURATED, f"{clipped:.0%} of the picture is all black or all white", picture)
 
 
-def check_outputs(outputs: Outputs, manifest: Manifest, picture: Radiograph) -> None:
+def check_outputs(outputs: Outputs, manifest: Manifest, picture: Framed) -> None:
     """Refuse what the model does not know, or where it finds no lungs to judge.
 
     Args:
         outputs: as `runtime.Engine.infer` returns them.
+        picture: whose size a refusal tells.
 
     Raises:
         ImageProblem: rejected; `out_of_distribution`, `lungs_not_found` or `lungs_cut_off`.
@@ -101,5 +113,5 @@ def distance(embedding: NDArray[np.float32], familiar: Familiar) -> float:
     return float(np.linalg.norm((embedding - mean) @ whitening))
 
 
-def _rejected(reason: Reason, sentence: str, picture: Radiograph) -> ImageProblem:
+def _rejected(reason: Reason, sentence: str, picture: Framed) -> ImageProblem:
     return ImageProblem(Status.REJECTED, reason, sentence, picture.width, picture.height)

@@ -11,10 +11,10 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, TiffImagePlugin
+from PIL import ExifTags, Image, ImageChops, PngImagePlugin, TiffImagePlugin
 
 from cxr_edge.errors import ImageProblem, Reason, Status
 
@@ -36,16 +36,24 @@ _UPRIGHT = {
 """What brings a picture upright, by its EXIF orientation (EXIF 2.32, tag 0x0112)."""
 
 MAX_FILE_BYTES = 256 * 2**20
-MAX_PIXELS = 50_000_000
-"""Above any radiograph (a 43 cm detector with 100 um pixels has 18 megapixels), below what hurts a small box."""
+MAX_PIXELS = 200_000_000
+"""Far above any radiograph: a 43 cm detector with 100 um pixels has 18 megapixels, a digitised film up to 50. What a
+box can bear is a matter of its memory: see `budget.py`."""
 MIN_SIDE = 64
 """Pixels. Below this a lung is a few pixels wide and nothing in it can be judged."""
 MAX_SIDE_RATIO = 8
+_BYTES_PER_PIXEL = {"1": 4, "L": 4, "P": 10, "RGB": 8, "I": 13, "F": 13}
+_BYTES_PER_PIXEL |= dict.fromkeys(("I;16", "I;16B", "I;16L", "I;16N"), 9)
+_OTHER_BYTES_PER_PIXEL = 13
+"""At the peak of `decode`, by Pillow mode: the pixels, their conversions, the gray, and one turned copy of it."""
+MASK_BYTES_PER_PIXEL = 2
 COLOUR, COLOUR_SAMPLE = 32, 128
 """Gray levels between two channels that make a colour (a bluish film has fewer), and the sample's side, pixels."""
 
 # The size and shape of every picture are checked below, before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
+# Texts in a PNG are inflated as its header is read, and nobody asks for them.
+PngImagePlugin.MAX_TEXT_MEMORY = 4 * 2**20
 # What Pillow finds odd about a file it can read is nothing that cron should mail.
 warnings.filterwarnings("ignore", module="PIL")
 
@@ -64,6 +72,47 @@ class Radiograph:
     coloured: float = 0.0
 
 
+def memory_needed(file: BinaryIO, wanted: tuple[int, int]) -> int:
+    """Bytes that a picture takes at its peak, to decode it or to draw its mask, beside the file's own.
+
+    By what the file's header claims; nothing is decoded.
+
+    Args:
+        file: open at its beginning.
+        wanted: as `decode`'s.
+
+    Returns:
+        0 for what is no picture, or one that `decode` will refuse before it decodes.
+    """
+    start = file.read(132)
+    file.seek(0)
+    if start[128:] == b"DICM":
+        return 0
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            pixels = image.width * image.height
+            check_size(*image.size)
+            extra = 0
+            if image.format == "JPEG" and image.info.get("progressive"):
+                extra = 2 * len(image.getbands()) * pixels  # libjpeg keeps every coefficient, whatever the scale
+            elif image.format == "WEBP":
+                extra = 8 * pixels  # two canvases of RGBA
+            elif image.format == "TIFF":
+                extra = 4 * pixels  # one strip may be the whole picture
+            _draft(image, wanted, turned=False)
+            each = _BYTES_PER_PIXEL.get(image.mode, _OTHER_BYTES_PER_PIXEL)
+            return max(extra + each * image.width * image.height, MASK_BYTES_PER_PIXEL * pixels)
+    except Exception:  # whatever is wrong, `decode` will say it
+        return 0
+
+
+def _draft(image: Image.Image, wanted: tuple[int, int], *, turned: bool) -> None:
+    """Have a JPEG decoded at no less than twice the wanted (width, height)."""
+    least = (2 * wanted[0], 2 * wanted[1])
+    # Whether a picture has colours is asked of it: its JPEG is not decoded as gray, which would cost less.
+    image.draft(None, least[::-1] if turned else least)
+
+
 def read_bytes(path: Path) -> bytes:
     """Read a whole file of at most `MAX_FILE_BYTES`.
 
@@ -72,15 +121,24 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            # Python sets aside at once what it is asked to read.
-            data = file.read(min(os.fstat(file.fileno()).st_size, MAX_FILE_BYTES) + 1)
+            size = os.fstat(file.fileno()).st_size
+            check_file_size(size)
+            return file.read(size)  # not more: Python sets aside at once what it is asked to read
     except OSError as error:
-        raise ImageProblem(Status.FAILED, Reason.UNREADABLE, f"cannot be read: {error.strerror}") from error
-    if not data:
+        raise unreadable(error) from error
+
+
+def check_file_size(size: int) -> None:
+    """Refuse a file by its size in bytes. Raises ImageProblem (failed): it is empty, or over `MAX_FILE_BYTES`."""
+    if not size:
         raise ImageProblem(Status.FAILED, Reason.EMPTY_FILE, "the file is empty (0 bytes)")
-    if len(data) > MAX_FILE_BYTES:
+    if size > MAX_FILE_BYTES:
         raise ImageProblem(Status.FAILED, Reason.TOO_LARGE, f"the file is over {MAX_FILE_BYTES // 2**20} MiB")
-    return data
+
+
+def unreadable(error: OSError) -> ImageProblem:
+    """What a file that cannot be opened or read costs: its row."""
+    return ImageProblem(Status.FAILED, Reason.UNREADABLE, f"cannot be read: {error.strerror or error}")
 
 
 def decode(data: bytes, wanted: tuple[int, int]) -> Radiograph:
@@ -111,9 +169,7 @@ def decode(data: bytes, wanted: tuple[int, int]) -> Radiograph:
         width, height = image.size[::-1] if turned else image.size
         check_size(width, height)
         try:
-            least = (2 * wanted[0], 2 * wanted[1])
-            # Whether a picture has colours is asked of it: its JPEG is not decoded as gray, which would cost less.
-            image.draft(None, least[::-1] if turned else least)
+            _draft(image, wanted, turned=turned)
             coloured = _coloured(image)
             gray = to_gray(image)
             if orientation in _UPRIGHT:

@@ -7,13 +7,18 @@
 Invariant: verdicts.csv begins with the header and the lines of `verdicts`, byte for byte. A batch is appended to the
 CSV and synced first, then committed. A crash in between leaves a tail that nobody committed; the next start cuts it
 off, and those files are judged again. A CSV that somebody edited, or whose ledger is lost, is kept aside and written
-anew. One thread, one process (see `lock.py`).
+anew. One process at a time (see `lock.py`), of which any thread may ask.
+
+A verdict that another one replaces (`scan --again`) is first marked, so that the invariant stands. When the sweep ends,
+or the next one starts, the CSV is written anew without the marked lines and renamed into place; then they are deleted.
+A crash in between leaves a CSV that lacks just them, which the next start recognises.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,25 +26,32 @@ from pathlib import Path
 from types import TracebackType
 
 from cxr_edge.discover import FoundFile
-from cxr_edge.errors import OutputUnwritable, Reason, UsageError
-from cxr_edge.outputs import Row, header, render, sync_folder, unwritable
+from cxr_edge.errors import OutputUnwritable, Reason, Status, UsageError
+from cxr_edge.outputs import Row, header, parse, render, sync_folder, unwritable
 
-_SCHEMA = """
+VERSION = 2
+_SCHEMA = f"""
+BEGIN;
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS verdicts (
-    id INTEGER PRIMARY KEY, path TEXT, sha256 TEXT, model TEXT, reason_code TEXT, line TEXT,
-    UNIQUE (path, sha256, model));
+    id INTEGER PRIMARY KEY, path TEXT, sha256 TEXT, model TEXT, status TEXT, reason_code TEXT, line TEXT,
+    mask_sha256 TEXT, replaced INTEGER DEFAULT 0);
+CREATE UNIQUE INDEX IF NOT EXISTS one_verdict ON verdicts (path, sha256, model) WHERE NOT replaced;
+CREATE INDEX IF NOT EXISTS by_content ON verdicts (sha256, model);
 CREATE TABLE IF NOT EXISTS files (
     path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT, model TEXT) WITHOUT ROWID;
+PRAGMA user_version = {VERSION};
+COMMIT;
 """
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the ledger knows of a path under this model: its content, whether the file looks untouched, its reason."""
+    """What the ledger knows of a path under this model: its content, whether the file looks untouched, its outcome."""
 
     sha256: str
     untouched: bool
+    status: Status
     reason_code: str
 
 
@@ -55,11 +67,12 @@ class Ledger:
         """
         self._labels, self._model = labels, model
         self._out, self._csv_path = out, out / "verdicts.csv"
+        self._turn = threading.Lock()
         try:
-            self._database = sqlite3.connect(out / "ledger.sqlite")
+            self._database = sqlite3.connect(out / "ledger.sqlite", check_same_thread=False)
             self._database.execute("PRAGMA synchronous = FULL")
-            with self._database:
-                self._database.executescript(_SCHEMA)
+            self._check_version()
+            self._database.executescript(_SCHEMA)
             self._check_labels()
             self._repair()
             # Unbuffered: what a full disk refuses must not be tried again when the file is closed.
@@ -73,43 +86,60 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._csv.close()
-        self._database.close()
+        try:
+            if kind is None:
+                self._drop_replaced()
+        except (OSError, sqlite3.Error) as problem:
+            raise _unwritable(self._out, problem) from problem
+        finally:
+            self._csv.close()
+            self._database.close()
 
     def known(self, found: FoundFile) -> Known | None:
         """What is known of a found file under this model; None for one never judged, or that could not be read."""
-        row = self._database.execute(
-            "SELECT f.sha256, f.size = ? AND f.mtime_ns = ?, v.reason_code FROM files f"
-            " JOIN verdicts v ON v.path = f.path AND v.sha256 = f.sha256 AND v.model = f.model"
-            " WHERE f.path = ? AND f.model = ?",
-            (found.size, found.mtime_ns, found.name, self._model),
-        ).fetchone()
-        return Known(row[0], bool(row[1]), row[2]) if row else None
+        with self._turn:
+            row = self._database.execute(
+                "SELECT f.sha256, f.size = ? AND f.mtime_ns = ?, v.status, v.reason_code FROM files f"
+                " JOIN verdicts v ON v.path = f.path AND v.sha256 = f.sha256 AND v.model = f.model AND NOT v.replaced"
+                " WHERE f.path = ? AND f.model = ?",
+                (found.size, found.mtime_ns, found.name, self._model),
+            ).fetchone()
+        return Known(row[0], bool(row[1]), Status(row[2]), row[3]) if row else None
 
-    def record(self, batch: Iterable[tuple[FoundFile, Row | None]]) -> None:
+    def twin(self, sha256: str) -> tuple[Row, str] | None:
+        """A verdict on the same content under this model, of whatever path, and the SHA-256 of its mask ("" for none).
+
+        None where there is none, or only failures, which may have had other causes than the content.
+        """
+        with self._turn:
+            found = self._database.execute(
+                "SELECT line, mask_sha256 FROM verdicts"
+                " WHERE sha256 = ? AND model = ? AND NOT replaced AND status != 'failed' LIMIT 1",
+                (sha256, self._model),
+            ).fetchone()
+        return (parse(found[0], self._labels), found[1]) if found else None
+
+    def record(self, batch: Iterable[tuple[FoundFile, Row | None]], again: frozenset[Status] = frozenset()) -> None:
         """Commit a batch: rows to the CSV and the ledger, at once or not at all.
 
         A row of None says that the file was touched, but its content is as known. A file that could not be read is
-        not remembered as seen, so it is tried again; a row for the same content is not written twice.
+        not remembered as seen, so it is tried again.
+
+        Args:
+            again: a row for the same path, content and model replaces one of these statuses; any other it leaves alone.
 
         Raises:
             OutputUnwritable: the disk is full or gone; nothing of the batch is recorded then.
         """
         try:
-            with self._database:
+            with self._turn, self._database:
                 lines: list[str] = []
                 folders: set[Path] = set()
                 for found, row in batch:
                     if row is None:
                         self._see(found)
                         continue
-                    line = render(row, self._labels)
-                    code = row.reason_code.value if row.reason_code else ""
-                    added = self._database.execute(
-                        "INSERT OR IGNORE INTO verdicts VALUES (NULL, ?, ?, ?, ?, ?)",
-                        (row.path, row.sha256, row.model, code, line),
-                    ).rowcount
-                    if added:
+                    if line := self._add(row, again):
                         lines.append(line)
                     if row.mask:
                         # Up to the output folder: a new folder's own name must be durable as well.
@@ -121,6 +151,22 @@ class Ledger:
                 self._append("".join(lines).encode())
         except (OSError, sqlite3.Error) as error:
             raise _unwritable(self._out, error) from error
+
+    def _add(self, row: Row, again: frozenset[Status]) -> str:
+        """Add a verdict; return its line, or "" where one stands already."""
+        line, code = render(row, self._labels), row.reason_code.value if row.reason_code else ""
+        key = (row.path, row.sha256, row.model)
+        for status in again:
+            self._database.execute(
+                "UPDATE verdicts SET replaced = 1 WHERE path = ? AND sha256 = ? AND model = ? AND status = ?",
+                (*key, status.value),
+            )
+        added = self._database.execute(
+            "INSERT OR IGNORE INTO verdicts (path, sha256, model, status, reason_code, line, mask_sha256)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*key, row.status.value, code, line, row.mask_sha256),
+        ).rowcount
+        return line if added else ""
 
     def _append(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -139,6 +185,14 @@ class Ledger:
             (found.name, found.size, found.mtime_ns, sha256, self._model),
         )
 
+    def _check_version(self) -> None:
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        tables = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables and version != VERSION:
+            raise UsageError(
+                f"{self._out} holds the ledger of another version of cxr-edge", "choose another output folder with -o"
+            )
+
     def _check_labels(self) -> None:
         if self._stored_header() not in (None, header(self._labels)):
             raise UsageError(
@@ -154,37 +208,50 @@ class Ledger:
 
         A ledger without a header is new: whatever CSV lies there is not its own.
         """
-        if self._stored_header() and (committed := self._committed_length()) is not None:
-            os.truncate(self._csv_path, committed)
-            return
+        if self._stored_header():
+            for with_replaced in (True, False):
+                if (committed := self._committed_length(with_replaced=with_replaced)) is not None:
+                    os.truncate(self._csv_path, committed)
+                    self._drop_replaced()
+                    return
         if self._csv_path.exists():
             stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
             self._csv_path.replace(self._csv_path.with_name(f"verdicts.edited-{stamp}.csv"))
+        self._write_anew()
+
+    def _drop_replaced(self) -> None:
+        """Remove the verdicts that others have replaced, from the CSV first."""
+        if self._database.execute("SELECT 1 FROM verdicts WHERE replaced LIMIT 1").fetchone():
+            self._write_anew()
+
+    def _write_anew(self) -> None:
         temp = self._csv_path.with_name(".verdicts.csv.tmp")
         with temp.open("wb") as file:
-            for line in self._lines():
+            for line in self._lines(with_replaced=False):
                 file.write(line)
             file.flush()
             os.fsync(file.fileno())
         temp.replace(self._csv_path)
         sync_folder(self._out)
         with self._database:
+            self._database.execute("DELETE FROM verdicts WHERE replaced")
             self._database.execute("INSERT OR IGNORE INTO meta VALUES ('header', ?)", (header(self._labels),))
 
-    def _committed_length(self) -> int | None:
+    def _committed_length(self, *, with_replaced: bool) -> int | None:
         """Bytes of the CSV that the ledger knows, if it begins with them; None if it does not."""
         try:
             with self._csv_path.open("rb") as file:
-                for line in self._lines():
+                for line in self._lines(with_replaced=with_replaced):
                     if file.read(len(line)) != line:
                         return None
                 return file.tell()
         except FileNotFoundError:
             return None
 
-    def _lines(self) -> Iterator[bytes]:
+    def _lines(self, *, with_replaced: bool) -> Iterator[bytes]:
         yield header(self._labels).encode()
-        for (line,) in self._database.execute("SELECT line FROM verdicts ORDER BY id"):
+        query = "SELECT line FROM verdicts WHERE ? OR NOT replaced ORDER BY id"
+        for (line,) in self._database.execute(query, (with_replaced,)):
             yield line.encode()
 
 

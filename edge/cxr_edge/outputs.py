@@ -2,7 +2,8 @@
 
 OUT/verdicts.csv         one header line, one line for each verdict, only ever appended to
 OUT/masks/<path>.png     mirrors the scanned folder
-OUT/.tmp/                where masks are written before they are renamed into place; emptied at each start
+OUT/runs/<time>.json     what each run did (see `record.py`)
+OUT/.tmp/                where files are written before they are renamed into place; emptied at each start
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ AFTER = (
     "scanned_at",
     "ms",
 )
+QUOTED = ',;"\t\r\n'
+FORMULA, HARMLESS = ("=", "+", "-", "@", "\t", "\r"), "./"
+"""What a path begins with that a spreadsheet would compute (OWASP, "CSV Injection"), and what is put before it: the
+same path still."""
 NAME_LIMIT = 255
 """Bytes in one path component, on every common file system."""
 PATH_LIMIT = 2048
@@ -62,6 +67,10 @@ class Row:
     mask: str = ""
     width: int = 0
     height: int = 0
+    mask_sha256: str = ""
+    """Of the mask's file; no column."""
+    brightness: float | None = None
+    """Mean gray level of the picture, 0 to 255; no column."""
 
 
 def header(labels: tuple[str, ...]) -> str:
@@ -74,7 +83,8 @@ def render(row: Row, labels: tuple[str, ...]) -> str:
     probabilities = row.probabilities or (None,) * len(labels)
     return _line(
         [
-            row.path,
+            # A path stays a path: nothing else in a row can begin so.
+            HARMLESS + row.path if row.path.startswith(FORMULA) else row.path,
             row.status.value,
             row.verdict,
             _decimals(row.confidence, 3),
@@ -94,15 +104,49 @@ def render(row: Row, labels: tuple[str, ...]) -> str:
     )
 
 
+def parse(line: str, labels: tuple[str, ...]) -> Row:
+    """The row that `render` made a line of, but for what no column holds."""
+    (cells,) = csv.reader([line], strict=True)
+    path, status, verdict, confidence = cells[: len(BEFORE)]
+    probabilities = cells[len(BEFORE) : len(BEFORE) + len(labels)]
+    after = dict(zip(AFTER, cells[len(BEFORE) + len(labels) :], strict=True))
+    return Row(
+        path=path.removeprefix(HARMLESS) if path.startswith(tuple(HARMLESS + sign for sign in FORMULA)) else path,
+        status=Status(status),
+        verdict=verdict,
+        confidence=_number(confidence),
+        probabilities=tuple(float(p) for p in probabilities if p),
+        reason_code=Reason(after["reason_code"]) if after["reason_code"] else None,
+        reason=after["reason"],
+        lung_area_pct=_number(after["lung_area_pct"]),
+        affected_pct=_number(after["affected_pct"]),
+        mask=after["mask"],
+        width=int(after["width"] or 0),
+        height=int(after["height"] or 0),
+        sha256=after["sha256"],
+        model=after["model"],
+        scanned_at=after["scanned_at"],
+        ms=float(after["ms"]),
+    )
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
 def _decimals(value: float | None, places: int) -> str:
     return "" if value is None else f"{value:.{places}f}"
 
 
 def _line(cells: list[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
     # A decoder's message may quote bytes that UTF-8 cannot hold.
-    return text.getvalue().encode("utf-8", "backslashreplace").decode()
+    return ",".join(map(_quoted, cells)).encode("utf-8", "backslashreplace").decode() + "\r\n"
+
+
+def _quoted(cell: str) -> str:
+    # Python's own writer leaves alone what is no separator to it; to the spreadsheets of half of the world ';' is one,
+    # and the rest of the cell might be a formula.
+    return '"' + cell.replace('"', '""') + '"' if any(sign in cell for sign in QUOTED) else cell
 
 
 def mask_name(name: str) -> str:
@@ -122,8 +166,8 @@ def _fitting(part: str, suffix: str) -> str:
     return part.encode()[: NAME_LIMIT - 24].decode("utf-8", "ignore") + "~" + digest + suffix
 
 
-class MaskWriter:
-    """Writes mask PNGs atomically: temp file, fsync, rename. Threads may share it."""
+class FileWriter:
+    """Writes files atomically: temp file, fsync, rename. Threads may share it."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -134,15 +178,35 @@ class MaskWriter:
         except OSError as error:
             raise unwritable(out, error) from error
 
-    def write(self, name: str, mask: Image.Image) -> None:
-        """Write `mask` (mode "1") to the relative path `name`. Raises OutputUnwritable."""
-        target = self.out / name
-        temp = self.temp / f"{threading.get_ident()}.png"
+    def write_mask(self, name: str, mask: Image.Image) -> str:
+        """Write `mask` (mode "1") to the relative path `name`; return the file's SHA-256. Raises OutputUnwritable."""
+        content = io.BytesIO()
+        # Run lengths are all that a bilevel mask has: smaller and faster than the default strategy.
+        mask.save(content, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+        self.write(name, content.getvalue())
+        return hashlib.sha256(content.getbuffer()).hexdigest()
+
+    def copy_mask(self, name: str, sha256: str, to: str) -> bool:
+        """Write a mask once more, to the relative path `to`, if its file is still the one of that SHA-256.
+
+        Raises OutputUnwritable.
+        """
+        try:
+            content = (self.out / name).read_bytes()
+        except OSError:
+            return False
+        if hashlib.sha256(content).hexdigest() != sha256:
+            return False
+        self.write(to, content)
+        return True
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file to the relative path `name`. Raises OutputUnwritable."""
+        target, temp = self.out / name, self.temp / f"{threading.get_ident()}"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with temp.open("wb") as file:
-                # Run lengths are all that a bilevel mask has: smaller and faster than the default strategy.
-                mask.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temp.replace(target)

@@ -1,260 +1,247 @@
 """The sweep: discover -> admit -> decode -> infer -> judge -> record.
 
-The calling thread discovers, admits and records; worker threads do the rest, each image in one of them from bytes to
-mask, with an interpreter of its own. Decoding, inference and PNG compression all release the GIL. At most a few images
-are in flight, so memory does not grow with the folder; rows are recorded in the order of discovery.
+The calling thread discovers, admits and records; worker threads do the rest, each image in one of them from its look
+to its mask (`worker.py`), with an interpreter and a decoder of its own. Inference and PNG compression release the GIL,
+decoders run in processes of their own (`isolate.py`). At most a few images are in flight, and those share a budget of
+memory, so memory does not grow with the folder; rows are recorded in the order of discovery.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from types import TracebackType
 
-from cxr_edge import gates, imaging, judge, lock, masks, outputs, preprocess
-from cxr_edge.discover import FoundFile, discover
-from cxr_edge.errors import CxrEdgeError, ExitCode, ImageProblem, Reason, Status
+from cxr_edge import lock, runtime
+from cxr_edge.budget import DEFAULT_BYTES, Budget
+from cxr_edge.decoder import Decoder, Left, LocalDecoder
+from cxr_edge.discover import FoundFile, Notice, discover, settled
+from cxr_edge.errors import Reason, Status
+from cxr_edge.isolate import Nursery
 from cxr_edge.ledger import Known, Ledger
-from cxr_edge.manifest import DEFAULT_POINT, Manifest
+from cxr_edge.manifest import DEFAULT_POINT
 from cxr_edge.model_file import ModelFile
-from cxr_edge.outputs import MaskWriter, Row
-from cxr_edge.runtime import Engine
+from cxr_edge.outputs import FileWriter, Row
+from cxr_edge.tally import Stop, Tally
+from cxr_edge.worker import Tools, Worker
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-INVERTED = "shown as a negative; its gray levels were turned round before it was judged"
 BATCH_ROWS = 64
 BATCH_SECONDS = 2.0
 """A batch is recorded when it has this many rows or this age; a power cut costs no more work than that."""
 
 
-@dataclass
-class Tally:
-    """What a sweep did. `found` counts files, `images` those that are pictures by content, `known` those skipped."""
-
-    found: int = 0
-    images: int = 0
-    known: int = 0
-    statuses: Counter[Status] = field(default_factory=Counter)
-    verdicts: Counter[str] = field(default_factory=Counter)
-    problems: Counter[Reason] = field(default_factory=Counter)
-    seconds: float = 0.0
-    interrupted: bool = False
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """How the command should leave."""
-        if self.interrupted:
-            return ExitCode.INTERRUPTED
-        if not self.images:
-            return ExitCode.NOTHING_FOUND
-        return ExitCode.SOME_FAILED if self.statuses[Status.FAILED] else ExitCode.OK
-
-    @property
-    def judged(self) -> int:
-        """Files that got a row."""
-        return sum(self.statuses.values())
-
-    def add(self, row: Row) -> None:
-        """Count a new row."""
-        self.statuses[row.status] += 1
-        self.images += row.reason_code is not Reason.NOT_AN_IMAGE
-        if row.status is Status.OK:
-            self.verdicts[row.verdict] += 1
-        elif row.reason_code:
-            self.problems[row.reason_code] += 1
-
-
 @dataclass(frozen=True)
-class Judge:
-    """Everything that a worker needs to turn one file into a row: the model, an engine for each worker, the output.
+class Settings:
+    """How a sweep is to be done.
 
-    `judged_by` names model and operating point in the row: the model's short digest, and `@point` but for the default.
-    """
-
-    model: ModelFile
-    operating_point: str
-    judged_by: str
-    engines: SimpleQueue[Engine]
-    mask_writer: MaskWriter
-
-    def row(self, found: FoundFile, known_sha256: str) -> Row | None:
-        """Judge one file; None if its content is what `known_sha256` says. Raises OutputUnwritable, nothing else."""
-        start = time.perf_counter()
-        scanned_at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        sha256 = ""
-
-        def finished(status: Status, **fields: object) -> Row:
-            ms = 1000 * (time.perf_counter() - start)
-            return Row(found.name, status, sha256, self.judged_by, scanned_at, ms, **fields)  # type: ignore[arg-type]
-
-        try:
-            data = imaging.read_bytes(found.path)
-            sha256 = hashlib.sha256(data).hexdigest()
-            if sha256 == known_sha256:
-                return None
-            return finished(Status.OK, **self._judge(data, outputs.mask_name(found.name)))
-        except ImageProblem as problem:
-            if problem.reason is Reason.EMPTY_FILE:
-                sha256 = hashlib.sha256(b"").hexdigest()
-            return finished(
-                problem.status,
-                reason_code=problem.reason,
-                reason=problem.sentence,
-                width=problem.width,
-                height=problem.height,
-            )
-        except CxrEdgeError:
-            raise
-        except Exception as error:  # one bad file costs one row, even where the bug is ours
-            sentence = f"cxr-edge failed on this file ({type(error).__name__}: {error}); please report it"
-            return finished(Status.FAILED, reason_code=Reason.INTERNAL_ERROR, reason=sentence)
-
-    def _judge(self, data: bytes, mask_name: str) -> dict[str, object]:
-        manifest = self.model.manifest
-        picture = imaging.decode(data, (manifest.input.width, manifest.input.height))
-        gates.check_picture(picture)
-        pixels = preprocess.to_input(picture.gray, manifest.input)
-        engine = self.engines.get()
-        try:
-            result, inverted = infer(engine, pixels, manifest)
-        finally:
-            self.engines.put(engine)
-        gates.check_outputs(result, manifest, picture)
-        judgement = judge.judge(result["probabilities"], manifest, self.operating_point)
-        fields: dict[str, object] = {
-            "verdict": judgement.verdict,
-            "confidence": judgement.confidence,
-            "probabilities": judgement.probabilities,
-            "reason_code": judgement.reason or (Reason.INVERTED if inverted else None),
-            "reason": "; ".join(part for part in (judgement.sentence, INVERTED if inverted else "") if part),
-            "width": picture.width,
-            "height": picture.height,
-        }
-        if "activation" in result:
-            fields["affected_pct"] = judge.affected_pct(result["activation"], result["mask"], manifest)
-        if "mask" in result:
-            mask = masks.at_image_size(result["mask"], picture.width, picture.height, manifest.mask_threshold)
-            self.mask_writer.write(mask_name, mask)
-            fields |= {"mask": mask_name, "lung_area_pct": masks.area_pct(mask)}
-        return fields
-
-
-def infer(engine: Engine, pixels: NDArray[np.uint8], manifest: Manifest) -> tuple[gates.Outputs, bool]:
-    """The model's outputs for a picture, or for its negative where that is the radiograph, and whether it is."""
-    result = engine.infer(pixels)
-    if gates.may_be_inverted(result, manifest):
-        of_negative = engine.infer(255 - pixels)
-        if gates.is_inverted(result, of_negative, manifest):
-            return of_negative, True
-    return result, False
-
-
-def sweep(
-    folder: Path,
-    out: Path,
-    model: ModelFile,
-    engines: list[Engine],
-    operating_point: str,
-    *,
-    progress: Callable[[], None],
-    warn: Callable[[str], None],
-    stop: Callable[[], bool],
-) -> Tally:
-    """Judge every file of `folder` that the ledger of `out` does not know, and record it.
-
-    Args:
-        engines: of `model`, one for each thread that judges.
+    Attributes:
         operating_point: one of `manifest.OPERATING_POINTS`.
-        progress: called after each file found, judged or known.
-        warn: told what a person should know and no row says.
-        stop: asked between files; once true, the images in hand are finished and recorded.
-
-    Raises:
-        CxrEdgeError: the output is held or cannot be written.
+        workers: threads that judge.
+        memory: bytes for pictures in hand.
+        isolate: whether decoders run in processes of their own.
+        again: statuses of known files that are judged once more.
+        settle: seconds for which nobody may have written to a file that is judged.
     """
-    start = time.perf_counter()
-    tally, workers = Tally(), len(engines)
-    idle: SimpleQueue[Engine] = SimpleQueue()
-    for engine in engines:
-        idle.put(engine)
-    # Another operating point gives other verdicts, which must not be mixed with those that stand.
-    judged_by = model.short_digest + ("" if operating_point == DEFAULT_POINT else f"@{operating_point}")
-    with lock.hold(out), Ledger(out, model.manifest.labels, judged_by) as ledger:
-        mask_writer = MaskWriter(out)
-        worker = Judge(model, operating_point, judged_by, idle, mask_writer)
-        batch = _Batch(ledger, tally, progress)
-        with ThreadPoolExecutor(workers, thread_name_prefix="judge") as pool:
-            in_flight: deque[_InHand] = deque()
-            try:
-                for found in discover(folder, leave_out=out, warn=warn):
-                    if stop():
-                        tally.interrupted = True
-                        break
-                    tally.found += 1
-                    known = ledger.known(found)
-                    if known and known.untouched:
-                        _count_known(tally, known)
-                        progress()
-                        continue
-                    future = pool.submit(worker.row, found, known.sha256 if known else "")
-                    in_flight.append(_InHand(found, known, future))
-                    # Two for each worker keep all of them busy while one large image holds up the order.
-                    if len(in_flight) >= 2 * workers + 2:
-                        batch.add(in_flight.popleft())
-                while in_flight:
+
+    operating_point: str = DEFAULT_POINT
+    workers: int = 1
+    memory: int = DEFAULT_BYTES
+    isolate: bool = True
+    again: frozenset[Status] = field(default_factory=frozenset)
+    settle: float = 0.0
+
+
+class Sweep:
+    """An output folder, held, and whatever judges files into it. Use as a context manager.
+
+    `writer` is there, once the context is entered, for what else is to be written into the folder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        out: Path,
+        model: ModelFile,
+        settings: Settings,
+        *,
+        progress: Callable[[], None] = lambda: None,
+        warn: Callable[[Notice], None] = lambda _: None,
+        stop: Callable[[], Stop | None] = lambda: None,
+    ) -> None:
+        """Prepare; nothing is touched before the context is entered.
+
+        Args:
+            progress: called after each file found, judged or known.
+            warn: told what a person should know and no row says.
+            stop: asked between files; once it has a reason, the images in hand are finished and recorded.
+        """
+        self._tally = Tally()
+        self._folder, self._out, self._model, self._settings = folder, out, model, settings
+        self._progress, self._warn, self._stop = progress, warn, stop
+        # Another operating point gives other verdicts, which must not be mixed with those that stand.
+        point = settings.operating_point
+        self._judged_by = model.short_digest + ("" if point == DEFAULT_POINT else f"@{point}")
+        self._again = settings.again
+        self._stack = ExitStack()
+        self._pool: ThreadPoolExecutor | None = None
+        self._runtime = ""
+
+    def __enter__(self) -> Sweep:
+        """Take the output folder. Raises CxrEdgeError: it is held by another sweep, or cannot be written."""
+        with ExitStack() as stack:
+            stack.enter_context(lock.hold(self._out))
+            self._ledger = stack.enter_context(Ledger(self._out, self._model.manifest.labels, self._judged_by))
+            self.writer = FileWriter(self._out)
+            stack.callback(self.writer.close)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def run(self, files: Iterable[FoundFile] | None = None) -> Tally:
+        """Judge every file that the ledger does not know, and record it; without `files`, all of the folder.
+
+        Raises:
+            CxrEdgeError: the output cannot be written, or the model cannot be run.
+        """
+        start = time.perf_counter()
+        self._home = _identity(self._folder)
+        tally = self._tally = Tally()
+        batch = _Batch(self._ledger, tally, self._progress, self._again, self._is_gone)
+        in_flight: deque[_InHand] = deque()
+        if files is None:
+            files = discover(self._folder, leave_out=self._out, warn=self._unseen)
+        quiet = settled(files, self._settings.settle, self._changing, lambda: bool(self._stop()))
+        try:
+            for found in quiet:
+                tally.stopped = Stop.FOLDER_GONE if batch.gone else self._stop()
+                if tally.stopped:
+                    break
+                tally.found += 1
+                known = self._ledger.known(found)
+                anew = known is not None and known.status in self._again
+                if known and known.untouched and not anew:
+                    tally.add_known(known)
+                    self._progress()
+                    continue
+                in_flight.append(self._submit(found, known, anew=anew))
+                # Two for each worker keep all of them busy while one large image holds up the order.
+                if len(in_flight) >= 2 * self._settings.workers + 2:
                     batch.add(in_flight.popleft())
-                batch.commit()
-            except BaseException:
-                for in_hand in in_flight:
-                    in_hand.future.cancel()
-                raise
-        mask_writer.close()
-    tally.seconds = time.perf_counter() - start
-    return tally
+            while in_flight:
+                batch.add(in_flight.popleft())
+            batch.commit()
+        except BaseException:
+            for in_hand in in_flight:
+                in_hand.future.cancel()
+            raise
+        tally.stopped = tally.stopped or (Stop.FOLDER_GONE if batch.gone else self._stop())
+        tally.seconds += time.perf_counter() - start
+        self._again = frozenset()  # once is enough, however often the folder is swept
+        tally.runtime = self._runtime
+        return tally
+
+    def _submit(self, found: FoundFile, known: Known | None, *, anew: bool) -> _InHand:
+        if not self._pool:
+            self._pool = self._start()
+        future = self._pool.submit(self._worker.row, found, known.sha256 if known else "", anew=anew)
+        return _InHand(found, known, future)
+
+    def _start(self) -> ThreadPoolExecutor:
+        """Make what judges. Not before there is something to judge: most files of most nights are known."""
+        spec, settings = self._model.manifest.input, self._settings
+        nursery = self._stack.enter_context(Nursery(spec, settings.memory)) if settings.isolate else None
+        room = runtime.find_runtime()
+        tools: SimpleQueue[Tools] = SimpleQueue()
+        for _ in range(settings.workers):
+            engine = runtime.Engine(room, self._model)
+            decoder: Decoder = nursery.decoder() if nursery else LocalDecoder(spec)
+            self._stack.callback(decoder.close)
+            tools.put(Tools(decoder, engine))
+        self._runtime = f"{room.name} {room.version}, {engine.kernels}"
+        self._worker = Worker(
+            self._model,
+            settings.operating_point,
+            self._judged_by,
+            tools,
+            Budget(settings.memory),
+            self._ledger,
+            self.writer,
+        )
+        return self._stack.enter_context(ThreadPoolExecutor(settings.workers, thread_name_prefix="judge"))
+
+    def _unseen(self, notice: Notice) -> None:
+        self._tally.unseen += 1
+        self._warn(notice)
+
+    def _changing(self) -> None:
+        self._tally.left[Left.CHANGING] += 1
+
+    def _is_gone(self) -> bool:
+        """Whether the folder is no longer the one that it was: a network share that went away leaves an empty place."""
+        return _identity(self._folder) != self._home
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        stat = folder.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 @dataclass(frozen=True)
 class _InHand:
     found: FoundFile
     known: Known | None
-    future: Future[Row | None]
-
-
-def _count_known(tally: Tally, known: Known) -> None:
-    tally.known += 1
-    tally.images += known.reason_code != Reason.NOT_AN_IMAGE.value
+    future: Future[Row | Left]
 
 
 class _Batch:
     """Rows on their way to the ledger."""
 
-    def __init__(self, ledger: Ledger, tally: Tally, progress: Callable[[], None]) -> None:
-        self._ledger, self._tally, self._progress = ledger, tally, progress
+    def __init__(
+        self,
+        ledger: Ledger,
+        tally: Tally,
+        progress: Callable[[], None],
+        again: frozenset[Status],
+        is_gone: Callable[[], bool],
+    ) -> None:
+        self._ledger, self._tally, self._progress, self._again = ledger, tally, progress, again
+        self._is_gone = is_gone
         self._rows: list[tuple[FoundFile, Row | None]] = []
         self._since = time.monotonic()
+        self.gone = False
 
     def add(self, in_hand: _InHand) -> None:
-        row = in_hand.future.result()
-        self._rows.append((in_hand.found, row))
-        if row:
-            self._tally.add(row)
-        elif in_hand.known:
-            _count_known(self._tally, in_hand.known)
+        outcome = in_hand.future.result()
+        lost = outcome is Left.VANISHED or (isinstance(outcome, Row) and outcome.reason_code is Reason.UNREADABLE)
+        self.gone = self.gone or (lost and self._is_gone())
+        if lost and self.gone:
+            self._tally.left[Left.VANISHED] += 1
+        elif isinstance(outcome, Row):
+            self._rows.append((in_hand.found, outcome))
+            self._tally.add(outcome)
+        elif outcome is Left.KNOWN and in_hand.known:
+            self._rows.append((in_hand.found, None))
+            self._tally.add_known(in_hand.known)
+        else:
+            self._tally.left[outcome] += 1
         self._progress()
         if len(self._rows) >= BATCH_ROWS or time.monotonic() - self._since > BATCH_SECONDS:
             self.commit()
 
     def commit(self) -> None:
-        self._ledger.record(self._rows)
+        self._ledger.record(self._rows, self._again)
         self._rows = []
         self._since = time.monotonic()

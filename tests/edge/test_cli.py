@@ -60,7 +60,7 @@ def put(path: Path, content: bytes) -> Path:
 
 def scan(*arguments: str | Path, **options: Any) -> Done:
     """Run `cxr-edge scan` as cron would: no terminal on any side."""
-    command = [SCRIPT, "scan", *arguments]
+    command = [SCRIPT, "scan", "--settle", "0", *arguments]
     options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "timeout": 120} | options
     return subprocess.run(command, check=False, **options)
 
@@ -68,7 +68,7 @@ def scan(*arguments: str | Path, **options: Any) -> Done:
 @contextmanager
 def started(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
     """A running sweep, which does not outlive a failed test."""
-    command = [SCRIPT, "scan", *arguments]
+    command = [SCRIPT, "scan", "--settle", "0", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:
         try:

@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 
 import pytest
 
-from cxr_edge.discover import FoundFile, discover
+from cxr_edge.discover import FoundFile, Notice, discover
 
 
-def no_warning(text: str) -> None:
-    raise AssertionError(text)
+def no_warning(notice: Notice) -> None:
+    raise AssertionError(notice)
 
 
 def names(folder: Path, leave_out: str = "out") -> list[str]:
@@ -133,12 +133,12 @@ def test_an_unreadable_folder_costs_a_warning_not_the_sweep(tmp_path: Path, monk
     put(tmp_path, "a.png", "locked/b.png", "z.png")
     scandir = os.scandir  # root can read every folder, so no mode bits can lock one
     monkeypatch.setattr(os, "scandir", lambda path: refuse(path) if Path(path).name == "locked" else scandir(path))
-    warnings: list[str] = []
+    warnings: list[Notice] = []
     found = discover(tmp_path, leave_out=tmp_path / "out", warn=warnings.append)
     assert [one.name for one in found] == ["a.png", "z.png"]
     assert len(warnings) == 1
-    assert "locked" in warnings[0]
-    assert "Permission denied" in warnings[0]
+    assert warnings[0].path.endswith("/locked")
+    assert "Permission denied" in warnings[0].text
 
 
 @dataclass
@@ -163,23 +163,23 @@ def test_a_file_that_cannot_be_looked_at_costs_a_warning_not_the_sweep(
             yield [Unsearchable(entry) if Path(path).name == "listed" else entry for entry in entries]
 
     monkeypatch.setattr(os, "scandir", listing)
-    warnings: list[str] = []
+    warnings: list[Notice] = []
     found = discover(tmp_path, leave_out=tmp_path / "out", warn=warnings.append)
     assert [one.name for one in found] == ["a.png", "z.png"]
     assert len(warnings) == 1
-    assert "listed" in warnings[0]
+    assert "/listed" in warnings[0].path
 
 
 def test_what_vanishes_meanwhile_is_passed_over(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png", "c/d.png", "e.png")
-    warnings: list[str] = []
+    warnings: list[Notice] = []
     found = discover(tmp_path, leave_out=tmp_path / "out", warn=warnings.append)
     assert next(found).name == "a.png"
     (tmp_path / "b.png").unlink()
     (tmp_path / "c" / "d.png").unlink()
     (tmp_path / "c").rmdir()
     assert [one.name for one in found] == ["e.png"]
-    assert not [text for text in warnings if "b.png" in text]
+    assert not [notice for notice in warnings if "b.png" in notice.path]
 
 
 def test_very_deep_folders_do_not_end_the_sweep(tmp_path: Path) -> None:

