@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS verdicts (
     id INTEGER PRIMARY KEY, path TEXT, sha256 TEXT, model TEXT, status TEXT, reason_code TEXT, line TEXT,
     mask_sha256 TEXT, replaced INTEGER DEFAULT 0);
 CREATE UNIQUE INDEX IF NOT EXISTS one_verdict ON verdicts (path, sha256, model) WHERE NOT replaced;
-CREATE INDEX IF NOT EXISTS by_content ON verdicts (sha256, model);
+CREATE INDEX IF NOT EXISTS by_content ON verdicts (sha256, model) WHERE NOT replaced AND status != 'failed';
 CREATE TABLE IF NOT EXISTS files (
     path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT, model TEXT) WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
