@@ -15,7 +15,7 @@ VOLATILE = ("tmpfs", "ramfs")
 REMOTE = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs")
 """How the names of file systems begin that another machine keeps."""
 BYTES_PER_FILE = 16 * 1024
-"""What a judged file leaves, rounded up: a mask (two or three blocks of 4 KiB), its rows in CSV and ledger (1 KiB)."""
+"""What a judged file leaves, with room for large pictures: one of a megapixel left 6 KiB (docs/sizing.md)."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cxr_edge.errors import UsageError
 
-FLOOR_MS = 0.5
+FLOOR_MS = 1.0
 """A step that takes less in both benches is shown, but decides nothing: it is mostly the clock's noise."""
 
 

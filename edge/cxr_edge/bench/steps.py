@@ -20,6 +20,9 @@ from cxr_edge.outputs import MaskWriter, Row
 from cxr_edge.runtime import Engine
 from cxr_edge.sweep import BATCH_ROWS, infer
 
+LEAST = 8
+"""Fewer pictures would say little of a folder, however slow the box is."""
+
 
 @dataclass
 class Samples:
@@ -128,12 +131,12 @@ class Line:
 
 
 def warm_up(line: Line, pictures: list[Path], seconds: float) -> list[Timed]:
-    """Bring as many pictures, at least one, through the steps as the time allows."""
+    """Bring as many pictures through the steps as the time allows, at least `LEAST`, or all."""
     timed: list[Timed] = []
     end = time.monotonic() + seconds
     for path in pictures:
         timed.append(line.one(path))
-        if time.monotonic() > end:
+        if len(timed) >= LEAST and time.monotonic() > end:
             break
     return timed
 
