@@ -1,15 +1,12 @@
-"""What this process may use: cores, and memory.
-
-Pictures in hand share one number of bytes, so that large ones wait for their turn.
-"""
+"""Memory for pictures in hand: one number of bytes that all workers share, so that large ones wait for their turn."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from cxr_edge import machine
 
 DEFAULT_BYTES = 192 * 2**20
 """With the 60 to 80 MiB of the program, its model and its decoders this leaves half of a 512 MB box to others."""
@@ -45,41 +42,8 @@ class Budget:
                 self._changed.notify_all()
 
 
-def default_budget(root: Path = Path("/")) -> int:
+def default_budget() -> int:
     """Bytes for pictures in hand where nobody says: `DEFAULT_BYTES`, or half of what this process may use if less."""
-    return max(LEAST_BYTES, min(DEFAULT_BYTES, memory_limit(root) // 2))
-
-
-def memory_limit(root: Path = Path("/")) -> int:
-    """Bytes that this process may use: the machine's memory, or its memory cgroup's limit (v1 and v2) if less.
-
-    Args:
-        root: where `proc` and `sys` are found.
-    """
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # not on macOS
-        return limits[0]
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        base = root / "sys/fs/cgroup" / controllers
-        file = "memory.limit_in_bytes" if controllers else "memory.max"
-        group = base / path.lstrip("/")
-        # A container sees its own group as the mount's root, whatever the path says. Every ancestor limits as well.
-        for folder in (group, *(parent for parent in group.parents if parent.is_relative_to(base)), base):
-            try:
-                limits.append(int((folder / file).read_text()))
-            except (OSError, ValueError):  # "max", or not there
-                continue
-    return min(limits)
-
-
-def cores() -> int:
-    """Cores that this process may use, which a container or taskset can make fewer than the machine has."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
+    limits = [machine.memory().get("MemTotal"), machine.memory_limit()]
+    usable = min((limit for limit in limits if limit is not None), default=2 * DEFAULT_BYTES)
+    return max(LEAST_BYTES, min(DEFAULT_BYTES, usable // 2))

@@ -86,7 +86,7 @@ def scan(
 ) -> None:
     """Judge every new file in FOLDER and its subfolders; files judged before are skipped."""
     ctx.meta[LOG_FORMAT] = log_format
-    from cxr_edge import budget, model_file, report
+    from cxr_edge import budget, machine, model_file, report
     from cxr_edge.log import Log
     from cxr_edge.scan import Scan, Stopper, be_nice
     from cxr_edge.sweep import Settings
@@ -103,7 +103,7 @@ def scan(
     statuses = {None: (), "failed": (Status.FAILED,), "rejected": (Status.REJECTED,), "all": tuple(Status)}
     settings = Settings(
         operating_point=operating_point,
-        workers=workers or budget.cores(),
+        workers=workers or machine.cores(),
         memory=memory or budget.default_budget(),
         isolate=isolate,
         again=frozenset(statuses[again]),
@@ -146,6 +146,66 @@ def export(
     count = export(out, to, kind, Filter(since_text, until_text, status, verdict))
     if to:
         click.echo(f"{count} verdicts in {to}")
+
+
+@main.command(
+    epilog="""\b
+Exit codes: 0 measured, 1 something is worse than --threshold (or a bug), 2 usage,
+4 nothing found, 5 model refused, 6 output cannot be written."""
+)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
+@click.option("--model", type=click.Path(path_type=Path), help="Model file; default: the one that is shipped.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder on the disk to write to, left as it was; default: beside FOLDER, or where temporary files lie.",
+)
+@click.option("--seconds", type=click.FloatRange(min=1), default=60, show_default=True, help="About how long it takes.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures to this file.")
+@click.option("--plot", "plot_file", type=click.Path(path_type=Path), help="Draw a PNG.")
+@click.option("--against", type=click.Path(path_type=Path, exists=True), help="Compare with an earlier --json.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(min=1),
+    default=1.2,
+    show_default=True,
+    help="How many times worse than --against a figure may be.",
+)
+def bench(
+    folder: Path | None,
+    model: Path | None,
+    out: Path | None,
+    seconds: float,
+    json_file: Path | None,
+    plot_file: Path | None,
+    against: Path | None,
+    threshold: float,
+) -> None:
+    """Measure this box on a sample of FOLDER, or on phantoms: each step, whole sweeps, memory, images an hour."""
+    from cxr_edge import model_file
+    from cxr_edge.bench import run
+
+    reports = run.Reports(json_file, plot_file, against, threshold)
+    figures = run.bench(folder, model or model_file.SHIPPED, out, seconds)
+    raise SystemExit(reports.give(figures))
+
+
+@main.command(
+    epilog="""\b
+Exit codes: 0 a sweep can run (warnings may stand), 2 usage, 5 the runtime or the model
+cannot be used here, 6 output cannot be written; 5 if both."""
+)
+@click.option("--model", type=click.Path(path_type=Path), help="Model file; default: the one that is shipped.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Output folder of your sweeps; default: here.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(model: Path | None, out: Path | None, as_json: bool) -> None:
+    """Check this box: each line says ok, or what to do."""
+    from cxr_edge import doctor as examination
+
+    checks = examination.examine(model, out or Path())
+    click.echo(examination.to_json(checks) if as_json else examination.to_text(checks))
+    raise SystemExit(examination.exit_code(checks))
 
 
 @main.group(epilog=EPILOG)

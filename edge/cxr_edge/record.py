@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import resource
-import sys
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cxr_edge import __version__
+from cxr_edge import __version__, machine
 from cxr_edge.errors import Status
 from cxr_edge.model_file import ModelFile
 from cxr_edge.outputs import FileWriter
@@ -54,7 +52,7 @@ def content(
         "problems": {reason.value: count for reason, count in tally.problems.items()},
         "images_per_second": round(tally.judged / tally.seconds, 2) if tally.seconds else None,
         "brightness": round(tally.brightness / ok, 2) if ok else None,
-        "peak_memory_mib": round(peak_memory() / 2**20, 1),
+        "peak_memory_mib": round(machine.peak_memory(), 1),
     }
     return record | {"drift": drift(record, before)}
 
@@ -115,9 +113,3 @@ def write(writer: FileWriter, record: dict[str, Any]) -> None:
         number += 1
         name = f"runs/{stamp}-{number}.json"
     writer.write(name, (json.dumps(record, indent=2) + "\n").encode())
-
-
-def peak_memory() -> int:
-    """The greatest resident memory of this process so far, bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cxr_edge import machine
+
 POLL_SECONDS = 30.0
 """Between two looks at a folder of which the kernel tells nothing."""
 WALK_SECONDS = 3600.0
@@ -40,7 +42,7 @@ class Watch:
         self._folder, self._left_out = folder.resolve(), leave_out.resolve()
         self._directories: dict[int, Path] = {}
         self._descriptor = -1
-        if file_system(self._folder).startswith(REMOTE):
+        if machine.filesystem(self._folder).startswith(REMOTE):
             return
         try:
             libc = ctypes.CDLL(None, use_errno=True)
@@ -118,19 +120,3 @@ class Watch:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
-
-
-def file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """The kind of file system that a folder lies on, as the kernel calls it ('ext4', 'nfs4', ...); '' if unknown."""
-    try:
-        lines = mounts.read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return ""
-    kind, longest = "", -1
-    for line in lines:
-        _, place, name, *_ = line.split(" ")
-        # The kernel writes blanks and the like in names as octal numbers.
-        point = Path(place.encode("latin-1", "surrogateescape").decode("unicode_escape"))
-        if folder.is_relative_to(point) and len(point.parts) >= longest:
-            kind, longest = name, len(point.parts)
-    return kind

@@ -52,7 +52,11 @@ def test_the_import_contracts_are_kept() -> None:
     assert "edge is the ground floor" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["scan", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["scan", "--help"], ["bench", "--help"], ["doctor", "--help"]],
+    ids=" ".join,
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     script = (
         "import sys; from cxr_edge.cli import main\n"
