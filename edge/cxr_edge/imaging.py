@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, TiffImagePlugin
 
+from cxr_edge import dicom
 from cxr_edge.errors import ImageProblem, Reason, Status
 
 if TYPE_CHECKING:
@@ -96,11 +97,9 @@ def decode(data: bytes, wanted: tuple[int, int]) -> Radiograph:
     Raises:
         ImageProblem: the bytes cannot be decoded (failed), or the picture is too small to judge (rejected).
     """
-    if data[128:132] == b"DICM":
-        from cxr_edge import dicom
-
-        pixels = dicom.decode(data)
-        return Radiograph(pixels, pixels.shape[1], pixels.shape[0])
+    if dicom.is_dicom(data):
+        image = Image.fromarray(dicom.decode(data))
+        return Radiograph(np.asarray(to_gray(image)), *image.size, _coloured(image))
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:
