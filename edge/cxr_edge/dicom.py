@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cxr_edge.dicom_display import as_displayed
-from cxr_edge.dicom_frames import check_fragments, check_rle, jpeg2000_claim, jpeg_claim
+from cxr_edge.dicom_frames import Claim, check_fragments, check_rle, jpeg2000_claim, jpeg_claim
 from cxr_edge.dicom_gates import check_kind, check_view
 from cxr_edge.errors import ImageProblem, Reason, Status
 
@@ -138,7 +138,9 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         if header.samples == 3:
             return np.asarray(pixels, dtype=np.uint8)
         return as_displayed(pydicom, pixels, header.tags)
-    except ImageProblem:
+    except ImageProblem as problem:
+        if header and not problem.width:
+            problem.width, problem.height = header.columns, header.rows
         raise
     except Exception as error:  # pydicom and its decoders raise anything on damaged files
         size = (header.columns, header.rows) if header else (0, 0)
@@ -185,8 +187,6 @@ def _read_header(pydicom: Any, data: bytes) -> _Header:
         raise ImageProblem(Status.FAILED, Reason.UNSUPPORTED, "DICOM pixels in an encoding that is not read")
     length = int.from_bytes(element[-4:], order)
     vr = "OW" if implicit else element[4:6].decode("ascii")
-    codes = [_text(item, "CodeValue") for item in (dataset.get("ViewCodeSequence") or [])]
-    check_view(_text(dataset, "ViewPosition"), codes, _text(dataset, "BodyPartExamined"))
     return _Header(
         tags=dataset,
         transfer_syntax=syntax,
@@ -215,12 +215,15 @@ def _number(dataset: Dataset, keyword: str, default: int) -> int:
 
 
 def _check_header(header: _Header) -> None:
-    """Refuse by the header alone what is too large, too small, or of a kind that is not read."""
+    """Refuse by the header alone what is another view, too large, too small, or of a kind that is not read."""
     from cxr_edge.imaging import MAX_PIXELS, check_size
 
+    tags = header.tags
+    codes = [_text(item, "CodeValue") for item in (tags.get("ViewCodeSequence") or [])]
+    check_view(_text(tags, "ViewPosition"), codes, _text(tags, "BodyPartExamined"))
     check_size(header.columns, header.rows)
-    stored = _number(header.tags, "BitsStored", 0)
-    high_bit = _number(header.tags, "HighBit", stored - 1)
+    stored = _number(tags, "BitsStored", 0)
+    high_bit = _number(tags, "HighBit", stored - 1)
     if header.frames > MAX_FRAMES:
         raise header.problem(Reason.TOO_LARGE, f"over {MAX_FRAMES} frames: a film, not a radiograph")
     if header.samples == 1:
@@ -255,7 +258,8 @@ def _first_frame(pydicom: Any, data: bytes, header: _Header) -> NDArray[Any]:
         if int.from_bytes(data[header.start + 4 : header.start + 8], "little") > 4 * MAX_FRAMES:
             raise header.problem(Reason.DAMAGED, "the DICOM file is damaged: its table of frames is too long")
         frame = pydicom.encaps.get_frame(source, 0, number_of_frames=options["number_of_frames"])
-        _check_frame(frame, header)
+        if _check_frame(frame, header):
+            options["decoding_plugin"] = "pillow"
         del frame
         source.seek(header.start)
     decoder = pydicom.pixels.get_decoder(header.transfer_syntax)
@@ -266,12 +270,16 @@ def _first_frame(pydicom: Any, data: bytes, header: _Header) -> NDArray[Any]:
     return pixels
 
 
-def _check_frame(frame: bytes, header: _Header) -> None:
-    """Refuse a compressed frame that would unpack to another picture than the header says."""
+def _check_frame(frame: bytes, header: _Header) -> bool:
+    """Refuse a compressed frame that would unpack to another picture than the header says.
+
+    Returns:
+        Whether it is a JPEG that Pillow reads: several times faster than libjpeg, and other threads may go on.
+    """
     if header.transfer_syntax == _RLE:
         check_rle(frame, header.columns, header.rows, header.planes)
-        return
-    read: Callable[[bytes], Any] = jpeg2000_claim if header.transfer_syntax in _JPEG_2000 else jpeg_claim
+        return False
+    read: Callable[[bytes], Claim] = jpeg2000_claim if header.transfer_syntax in _JPEG_2000 else jpeg_claim
     claim = read(frame)
     if (claim.columns, claim.rows) != (header.columns, header.rows):
         sentence = f"its compressed picture says {claim.columns} x {claim.rows} pixels"
@@ -279,3 +287,4 @@ def _check_frame(frame: bytes, header: _Header) -> None:
     if claim.samples != header.samples or not 2 <= claim.bits <= 16:
         sentence = f"its compressed picture has {claim.samples} samples of {claim.bits} bits for each pixel"
         raise header.problem(Reason.DAMAGED, f"{sentence}, which its header denies")
+    return header.transfer_syntax == _JPEG[0] and claim.blocks and claim.bits == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +53,9 @@ def _values_of_interest(pydicom: Any, stored: NDArray[np.int64], tags: Dataset) 
     if tags.get("VOILUTSequence"):
         values = _looked_up(values, tags.VOILUTSequence[0], little_endian=little_endian)
     elif tags.get("WindowCenter") is not None and tags.get("WindowWidth") is not None:
-        values = pydicom.pixels.apply_windowing(values, tags)
+        # A window of no width, or of an unknown kind, is none: black and white are found in the picture anyway.
+        with contextlib.suppress(ValueError):
+            values = pydicom.pixels.apply_windowing(values, tags)
     return np.nan_to_num(np.asarray(values, dtype=np.float64))
 
 

@@ -5,30 +5,43 @@ A decoder sets aside the memory that the codestream asks for, whatever Rows and 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from struct import unpack_from
 
 MAX_TILES = 4096
 """Tiles of a JPEG 2000 picture: 50 megapixels in tiles of 128 are 3,052. OpenJPEG keeps 5 KiB for each."""
+MAX_TILE_PARTS = 65_536
+MAX_LAYERS = 64
+MIN_PRECINCT = 5
+"""Logarithm of the least side of a precinct. In precincts of 2 pixels, 630 bytes of file took 1.3 GB (1500 x 1500)."""
+MIN_CODE_BLOCK = 8
+"""Logarithm of the least area of a code block; encoders use 32 x 32 or 64 x 64."""
 MAX_FRAGMENTS = 100_000
 """Fragments of compressed pixels; most files have one for each frame, some one for each few kilobytes."""
 MAX_SEGMENTS = 1000
 """Marker segments in front of a JPEG's frame header; a handful is usual."""
 
-_SOF_JPEG = (0xC0, 0xC1, 0xC2, 0xC3)
-_SOF_JPEG_LS = 0xF7
-# Start of scan, end of image and the hierarchical header, whose size would count in place of the frame's.
-_BEFORE_ITS_TIME = (0xDA, 0xD9, 0xDE)
+_SOF_DCT = (0xC0, 0xC1, 0xC2)
+_SOF_LOSSLESS, _SOF_JPEG_LS = 0xC3, 0xF7
+_BEFORE_ITS_TIME = (0xDA, 0xD9)  # start of scan, end of image
+_FOREIGN = re.compile(
+    # Hierarchical JPEG, the boxes of JPEG XT and the oversize picture of JPEG-LS each bring sizes of their own. No
+    # entropy-coded data holds these bytes.
+    rb"\xff\xde|\xff\xdf|\xff\xeb|\xff\xf8..\x04",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Size in pixels, samples for each pixel, and bits for each sample."""
+    """Size in pixels, samples for each pixel, bits for each sample, and whether it is one of DCT blocks."""
 
     columns: int
     rows: int
     samples: int
     bits: int
+    blocks: bool = False
 
 
 def check_fragments(data: bytes, start: int) -> None:
@@ -59,8 +72,8 @@ def jpeg_claim(frame: bytes) -> Claim:
     Raises:
         ValueError: there is none.
     """
-    if frame[:2] != b"\xff\xd8":
-        raise ValueError("no JPEG")
+    if frame[:2] != b"\xff\xd8" or _FOREIGN.search(frame):
+        raise ValueError("no JPEG as DICOM has it")
     at = 2
     for _ in range(MAX_SEGMENTS):
         if frame[at : at + 1] != b"\xff" or at + 11 > len(frame):
@@ -69,9 +82,9 @@ def jpeg_claim(frame: bytes) -> Claim:
         if marker == 0xFF:  # a fill byte
             at += 1
             continue
-        if marker in _SOF_JPEG or marker == _SOF_JPEG_LS:
+        if marker in (*_SOF_DCT, _SOF_LOSSLESS, _SOF_JPEG_LS):
             bits, rows, columns, samples = unpack_from(">BHHB", frame, at + 4)
-            return Claim(columns, rows, samples, bits)
+            return Claim(columns, rows, samples, bits, blocks=marker in _SOF_DCT)
         if marker in _BEFORE_ITS_TIME:
             break
         at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
@@ -82,7 +95,7 @@ def jpeg2000_claim(frame: bytes) -> Claim:
     """The SIZ segment of a JPEG 2000 codestream (ITU-T T.800, A.5.1), which DICOM has without a JP2 file around it.
 
     Raises:
-        ValueError: there is none, or it asks for more tiles or other samples than any radiograph has.
+        ValueError: there is none, or it asks for more tiles, blocks or layers, or other samples, than any radiograph.
     """
     if frame[:4] != b"\xff\x4f\xff\x51" or len(frame) < 45:
         raise ValueError("no JPEG 2000 codestream")
@@ -93,10 +106,43 @@ def jpeg2000_claim(frame: bytes) -> Claim:
     across, down = -(-(right - tile_left) // tile_width), -(-(bottom - tile_top) // tile_height)
     if across * down > MAX_TILES:
         raise ValueError("a JPEG 2000 codestream with too many tiles")
+    _check_coding_styles(frame)
     components = [frame[42 + 3 * i : 45 + 3 * i] for i in range(min(samples, 4))]
     if any(len(component) < 3 or component[1:] != b"\1\1" for component in components):
         raise ValueError("a JPEG 2000 codestream with subsampled components")
     return Claim(right - left, bottom - top, samples, max((1 + (c[0] & 0x7F) for c in components), default=0))
+
+
+def _check_coding_styles(frame: bytes) -> None:
+    """Refuse a JPEG 2000 codestream whose COD or COC segments (T.800, A.6.1 and A.6.2) ask for a mosaic.
+
+    OpenJPEG keeps some hundred bytes for each precinct and code block, before it has seen any data.
+    """
+    at, tile_part = 2, 0
+    for _ in range(MAX_TILE_PARTS * 8):
+        marker, length = frame[at : at + 2], int.from_bytes(frame[at + 2 : at + 4], "big")
+        if marker == b"\xff\x90":  # a tile-part begins, and says where it ends; 0 is at the end of all
+            size = int.from_bytes(frame[at + 6 : at + 10], "big")
+            tile_part = at + size if size else len(frame)
+        elif marker == b"\xff\x93":  # data until then
+            at = tile_part
+            continue
+        elif marker == b"\xff\x52":
+            _check_coding_style(frame[at + 9 : at + 2 + length], layers=int.from_bytes(frame[at + 6 : at + 8], "big"))
+        elif marker == b"\xff\x53":
+            _check_coding_style(frame[at + 6 : at + 2 + length])
+        elif marker[:1] != b"\xff" or marker == b"\xff\xd9":
+            return
+        at += 2 + max(length, 2)
+    raise ValueError("a JPEG 2000 codestream in too many parts")
+
+
+def _check_coding_style(style: bytes, layers: int = 1) -> None:
+    # Levels, code block's width and height less 2, style, transform, and a byte for each precinct size if it has any.
+    if len(style) < 5 or style[1] + style[2] + 4 < MIN_CODE_BLOCK or layers > MAX_LAYERS:
+        raise ValueError("a JPEG 2000 codestream in too small blocks or too many layers")
+    if any(min(size & 15, size >> 4) < MIN_PRECINCT for size in style[5:]):
+        raise ValueError("a JPEG 2000 codestream in too small precincts")
 
 
 def check_rle(frame: bytes, columns: int, rows: int, planes: int) -> None:

@@ -35,7 +35,7 @@ _COPIED = (
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
 _IMAGE = (
-    *("SpecificCharacterSet", "Modality", "Rows", "Columns", "NumberOfFrames", "InstanceNumber"),
+    *("SpecificCharacterSet", "Modality", "Rows", "Columns", "NumberOfFrames", "InstanceNumber", "PatientOrientation"),
     *("FrameOfReferenceUID", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 
@@ -155,6 +155,8 @@ def _build(
     for group in dataset.SharedFunctionalGroupsSequence:
         if "PixelMeasuresSequence" in group:
             del group.PixelMeasuresSequence
+    # Type 2C where no position in space is known (PS3.3, C.7.6.1.1.1); highdicom leaves it out.
+    dataset.PatientOrientation = source.get("PatientOrientation") or ""
     if frame_of_reference:
         dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = frame_of_reference, ""
     if frames > 1:

@@ -130,6 +130,12 @@ def test_it_refers_to_its_source() -> None:
     assert "FrameOfReferenceUID" not in dataset
 
 
+def test_it_lies_as_its_source_does() -> None:
+    data = segmentation(source(lambda d: setattr(d, "PatientOrientation", ["L", "F"])), MASK, *MODEL)
+    assert list(read(data).PatientOrientation) == ["L", "F"]
+    assert read(segmentation(source(), MASK, *MODEL))["PatientOrientation"].is_empty
+
+
 def test_a_frame_of_reference_is_kept() -> None:
     data = segmentation(source(lambda d: setattr(d, "FrameOfReferenceUID", "1.2.3.13")), MASK, *MODEL)
     assert read(data).FrameOfReferenceUID == "1.2.3.13"
