@@ -715,6 +715,26 @@ def test_no_patient_text_leaves_the_file(tmp_path: Path) -> None:
             assert not image.info
 
 
+NO_NETWORK = """
+import sys
+def refuse(event, _):
+    if event in ("urllib.Request", "socket.getaddrinfo", "socket.connect", "http.client.connect"):
+        sys.exit(f"the network was asked: {event}")
+sys.addaudithook(refuse)
+from cxr_edge import dicom_seg, imaging
+dicom_seg.quiet_highdicom()
+print(imaging.decode(sys.stdin.buffer.read(), (224, 224)).gray.shape)
+"""
+
+
+def test_no_network_is_asked() -> None:
+    """pydicom knows how to fetch its examples, and once did so whenever it was imported."""
+    command = [sys.executable, "-c", NO_NETWORK]
+    done = subprocess.run(command, input=file_of(SMALL), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode().strip() == "(96, 104)"
+
+
 # The model's word
 
 
