@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -50,6 +51,7 @@ def main() -> None:
     show_default=True,
     help="Decode in processes of their own: a file that makes its decoder hang or crash costs one row.",
 )
+@click.option("--dicom-seg", is_flag=True, help="Write the masks of DICOM files as DICOM Segmentations, too.")
 @click.option("--again", type=click.Choice(["failed", "rejected", "all"]), help="Judge these once more.")
 @click.option(
     "--settle",
@@ -76,6 +78,7 @@ def scan(
     workers: int | None,
     memory: int | None,
     isolate: bool,
+    dicom_seg: bool,
     again: str | None,
     settle: float,
     limit_time: float | None,
@@ -98,6 +101,8 @@ def scan(
     out = out or folder.with_name(f"{folder.name}-verdicts")
     if out.resolve() == folder:
         raise UsageError(f"{out} is the scanned folder itself", "choose another output folder with -o")
+    if dicom_seg and not find_spec("highdicom"):
+        raise UsageError("DICOM segmentations need an extra", "pip install 'cxr-edge[dicom-seg]'")
     be_nice(nice)
     chosen = model_file.read(model or model_file.SHIPPED)
     statuses = {None: (), "failed": (Status.FAILED,), "rejected": (Status.REJECTED,), "all": tuple(Status)}
@@ -106,6 +111,7 @@ def scan(
         workers=workers or machine.cores(),
         memory=memory or budget.default_budget(),
         isolate=isolate,
+        dicom_seg=dicom_seg,
         again=frozenset(statuses[again]),
         settle=settle,
     )

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from cxr_edge import gates, imaging, preprocess
+from cxr_edge import dicom, gates, imaging, preprocess
 from cxr_edge.discover import FoundFile
 from cxr_edge.preprocess import InputSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
 
 class Left(Enum):
@@ -68,6 +69,12 @@ class Decoder(Protocol):
     def prepare(self) -> Prepared:
         """Decode what was read, let it pass the gates that need no model, prepare it. Raises ImageProblem."""
 
+    def segment(self, mask: Image.Image, model_name: str, model_version: str) -> bytes:
+        """A DICOM Segmentation of the mask, mode "1", that refers to the file; b"" where the file is no DICOM.
+
+        Raises SegmentationRefused.
+        """
+
     def close(self) -> None:
         """Release what the last file took."""
 
@@ -113,12 +120,19 @@ class LocalDecoder:
         """See `Decoder`."""
         imaging.check_file_size(len(self._data))
         picture = imaging.decode(self._data, self._wanted)
-        self._data = b""
         gates.check_picture(picture)
         pixels = preprocess.to_input(picture.gray, self._spec)
         # Every eighth pixel each way is mean enough, and costs a sixty-fourth.
         brightness = float(picture.gray[::8, ::8].mean())
         return Prepared(pixels, picture.width, picture.height, brightness)
+
+    def segment(self, mask: Image.Image, model_name: str, model_version: str) -> bytes:
+        """See `Decoder`."""
+        if not dicom.is_dicom(self._data):
+            return b""
+        from cxr_edge.dicom_seg import segmentation
+
+        return segmentation(self._data, mask, model_name, model_version)
 
     def close(self) -> None:
         """See `Decoder`."""

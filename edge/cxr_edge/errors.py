@@ -52,6 +52,7 @@ class Reason(str, Enum):
     BLANK = "blank"
     SATURATED = "saturated"
     NOT_A_RADIOGRAPH = "not_a_radiograph"
+    NOT_A_FRONTAL_CHEST = "not_a_frontal_chest"
     OUT_OF_DISTRIBUTION = "out_of_distribution"
     LUNGS_NOT_FOUND = "lungs_not_found"
     LUNGS_CUT_OFF = "lungs_cut_off"

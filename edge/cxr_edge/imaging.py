@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, PngImagePlugin, TiffImagePlugin
 
+from cxr_edge import dicom
 from cxr_edge.errors import ImageProblem, Reason, Status
 
 if TYPE_CHECKING:
@@ -84,10 +85,10 @@ def memory_needed(file: BinaryIO, wanted: tuple[int, int]) -> int:
     Returns:
         0 for what is no picture, or one that `decode` will refuse before it decodes.
     """
-    start = file.read(132)
+    start = file.read(4096)
     file.seek(0)
-    if start[128:] == b"DICM":
-        return 0
+    if dicom.is_dicom(start):
+        return dicom.memory_needed(file)
     try:
         with Image.open(file, formats=FORMATS) as image:
             pixels = image.width * image.height
@@ -154,11 +155,9 @@ def decode(data: bytes, wanted: tuple[int, int]) -> Radiograph:
     Raises:
         ImageProblem: the bytes cannot be decoded (failed), or the picture is too small to judge (rejected).
     """
-    if data[128:132] == b"DICM":
-        from cxr_edge import dicom
-
-        pixels = dicom.decode(data)
-        return Radiograph(pixels, pixels.shape[1], pixels.shape[0])
+    if dicom.is_dicom(data):
+        image = Image.fromarray(dicom.decode(data))
+        return Radiograph(np.asarray(to_gray(image)), *image.size, _coloured(image))
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:

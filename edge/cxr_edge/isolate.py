@@ -25,8 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from cxr_edge.decoder import FileLeft, Left, LocalDecoder, Prepared
+from cxr_edge.dicom_seg import SegmentationRefused
 from cxr_edge.discover import FoundFile
 from cxr_edge.errors import CxrEdgeError, ImageProblem, Reason, Status
 from cxr_edge.preprocess import InputSpec
@@ -123,8 +125,15 @@ class IsolatedDecoder:
     def prepare(self) -> Prepared:
         """See `Decoder`."""
         answer = self._ask("prepare")
-        pixels = np.frombuffer(answer["pixels"], np.uint8).reshape(answer["shape"])
+        pixels = np.frombuffer(answer["payload"], np.uint8).reshape(answer["shape"])
         return Prepared(pixels, int(answer["width"]), int(answer["height"]), float(answer["brightness"]))
+
+    def segment(self, mask: Image.Image, model_name: str, model_version: str) -> bytes:
+        """See `Decoder`."""
+        answer = self._ask("segment", mask.size, model_name, model_version, payload=mask.tobytes())
+        if "refused" in answer:
+            raise SegmentationRefused(answer["refused"])
+        return bytes(answer["payload"])
 
     def close(self) -> None:
         """End the child."""
@@ -132,18 +141,20 @@ class IsolatedDecoder:
             self._child[0].close()
             self._child = None
 
-    def _ask(self, step: str, *arguments: object) -> dict[str, Any]:
+    def _ask(self, step: str, *arguments: object, payload: bytes = b"") -> dict[str, Any]:
         self._child = self._child or self._start()
         connection, pid = self._child
         try:
             connection.send_bytes(json.dumps([step, *arguments]).encode())
+            if payload:
+                connection.send_bytes(payload)
             if not connection.poll(self._seconds):
                 self._give_up(pid)
                 sentence = f"it was not decoded within {self._seconds:.0f} seconds"
                 raise ImageProblem(Status.FAILED, Reason.TIMED_OUT, sentence)
             answer: dict[str, Any] = json.loads(connection.recv_bytes())
-            if "shape" in answer:
-                answer["pixels"] = connection.recv_bytes()
+            if answer.pop("more", False):
+                answer["payload"] = connection.recv_bytes()
         except (EOFError, OSError) as error:
             self._give_up(pid)
             raise ImageProblem(Status.FAILED, Reason.DECODER_CRASHED, "its decoder crashed on it") from error
@@ -190,31 +201,39 @@ def _serve(connection: Connection, budget: int) -> None:
         while True:
             step, *arguments = json.loads(connection.recv_bytes())
             _limit_time(2 * SECONDS)
+            if step == "segment":
+                arguments.append(connection.recv_bytes())
             for part in _answer(decoder, step, arguments):
                 connection.send_bytes(part)
 
 
 def _answer(decoder: LocalDecoder, step: str, arguments: list[Any]) -> list[bytes]:
-    pixels: list[bytes] = []
+    payload: list[bytes] = []
     try:
         if step == "look":
             path, *rest = arguments[0]
             answer: dict[str, Any] = {"value": decoder.look(FoundFile(Path(path), *rest))}
         elif step == "read":
             answer = {"value": decoder.read()}
-        else:
+        elif step == "prepare":
             prepared = decoder.prepare()
-            answer = {"shape": prepared.pixels.shape, "width": prepared.width, "height": prepared.height}
-            answer["brightness"] = prepared.brightness
-            pixels.append(prepared.pixels.tobytes())
+            answer = {"more": True, "shape": prepared.pixels.shape, "brightness": prepared.brightness}
+            answer |= {"width": prepared.width, "height": prepared.height}
+            payload.append(prepared.pixels.tobytes())
+        else:
+            size, model_name, model_version, mask = arguments
+            payload.append(decoder.segment(Image.frombytes("1", tuple(size), mask), model_name, model_version))
+            answer = {"more": True}
     except FileLeft as left:
         answer = {"left": left.left.value}
+    except SegmentationRefused as refusal:
+        answer = {"refused": str(refusal)}
     except ImageProblem as problem:
         parts = problem.sentence, problem.width, problem.height
         answer = {"problem": [problem.status.value, problem.reason.value, *parts]}
     except Exception as error:  # one bad file costs one row, even where the bug is ours
         answer = {"bug": f"{type(error).__name__}: {error}"}
-    return [json.dumps(answer).encode(), *pixels]
+    return [json.dumps(answer).encode(), *payload]
 
 
 def _limit_time(seconds: float) -> None:

@@ -149,14 +149,14 @@ def _quoted(cell: str) -> str:
     return '"' + cell.replace('"', '""') + '"' if any(sign in cell for sign in QUOTED) else cell
 
 
-def mask_name(name: str) -> str:
+def mask_name(name: str, suffix: str = ".png") -> str:
     """Path of the mask, relative to the output folder: `masks/<name>.png`, cut where a file system would refuse it."""
     if len(name.encode()) > PATH_LIMIT:
-        return f"masks/~{hashlib.sha256(name.encode()).hexdigest()}.png"
+        return f"masks/~{hashlib.sha256(name.encode()).hexdigest()}{suffix}"
     *parents, last = name.split("/")
-    # A folder that ends in .png would stand where a mask must lie, so it gets a tilde (and one more, if it has some).
-    folders = [re.sub(r"\.png~*$", r"\g<0>~", part) for part in parents]
-    return "/".join(["masks", *(_fitting(part, "") for part in folders), _fitting(last, ".png")])
+    # A folder that ends so would stand where a mask must lie, so it gets a tilde (and one more, if it has some).
+    folders = [re.sub(r"\.(png|seg\.dcm)~*$", r"\g<0>~", part) for part in parents]
+    return "/".join(["masks", *(_fitting(part, "") for part in folders), _fitting(last, suffix)])
 
 
 def _fitting(part: str, suffix: str) -> str:

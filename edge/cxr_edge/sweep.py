@@ -46,6 +46,7 @@ class Settings:
         memory: bytes for pictures in hand.
         isolate: whether decoders run in processes of their own.
         again: statuses of known files that are judged once more.
+        dicom_seg: whether the mask of a DICOM file is written as a DICOM Segmentation as well.
         settle: seconds for which nobody may have written to a file that is judged.
     """
 
@@ -54,6 +55,7 @@ class Settings:
     memory: int = DEFAULT_BYTES
     isolate: bool = True
     again: frozenset[Status] = field(default_factory=frozenset)
+    dicom_seg: bool = False
     settle: float = 0.0
 
 
@@ -176,6 +178,8 @@ class Sweep:
             Budget(settings.memory),
             self._ledger,
             self.writer,
+            self._warn,
+            settings.dicom_seg,
         )
         return self._stack.enter_context(ThreadPoolExecutor(settings.workers, thread_name_prefix="judge"))
 

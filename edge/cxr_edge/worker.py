@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from cxr_edge import gates, judge, masks, outputs
 from cxr_edge.budget import Budget
 from cxr_edge.decoder import Decoder, FileLeft, Left, Prepared
-from cxr_edge.discover import FoundFile
+from cxr_edge.dicom_seg import SegmentationRefused
+from cxr_edge.discover import FoundFile, Notice
 from cxr_edge.errors import CxrEdgeError, ImageProblem, Reason, Status
 from cxr_edge.ledger import Ledger
 from cxr_edge.manifest import Manifest
@@ -24,7 +25,9 @@ from cxr_edge.runtime import Engine
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
+SEGMENTATION = ".seg.dcm"
 INVERTED = "shown as a negative; its gray levels were turned round before it was judged"
 
 
@@ -50,6 +53,8 @@ class Worker:
     budget: Budget
     ledger: Ledger
     writer: FileWriter
+    warn: Callable[[Notice], None]
+    dicom_seg: bool = False
 
     def row(self, found: FoundFile, known_sha256: str = "", *, anew: bool = False) -> Row | Left:
         """Judge one file. Raises CxrEdgeError, nothing else.
@@ -82,7 +87,7 @@ class Worker:
                         ms = 1000 * (time.perf_counter() - start)
                         return replace(twin, path=found.name, scanned_at=scanned_at, ms=ms)
                     prepared = tools.decoder.prepare()
-                    return finished(Status.OK, **self._judge(prepared, tools.engine, outputs.mask_name(found.name)))
+                    return finished(Status.OK, **self._judge(prepared, tools, found.name))
             except FileLeft as left:
                 return left.left
             except ImageProblem as problem:
@@ -109,7 +114,8 @@ class Worker:
 
     def _twin(self, sha256: str, name: str) -> Row | None:
         """The verdict on the same content under another name, with a mask of its own; None where there is none."""
-        if not (found := self.ledger.twin(sha256)):
+        # A segmentation refers to its own source, of which the content is not all.
+        if self.dicom_seg or not (found := self.ledger.twin(sha256)):
             return None
         twin, mask_sha256 = found
         if not twin.mask:
@@ -120,9 +126,9 @@ class Worker:
             return None
         return replace(twin, mask=mask_name, mask_sha256=mask_sha256)
 
-    def _judge(self, prepared: Prepared, engine: Engine, mask_name: str) -> dict[str, object]:
+    def _judge(self, prepared: Prepared, tools: Tools, name: str) -> dict[str, object]:
         manifest = self.model.manifest
-        result, inverted = infer(engine, prepared.pixels, manifest)
+        result, inverted = infer(tools.engine, prepared.pixels, manifest)
         gates.check_outputs(result, manifest, prepared)
         judgement = judge.judge(result["probabilities"], manifest, self.operating_point)
         fields: dict[str, object] = {
@@ -139,9 +145,21 @@ class Worker:
             fields["affected_pct"] = judge.affected_pct(result["activation"], result["mask"], manifest)
         if "mask" in result:
             mask = masks.at_image_size(result["mask"], prepared.width, prepared.height, manifest.mask_threshold)
+            mask_name = outputs.mask_name(name)
             fields |= {"mask": mask_name, "lung_area_pct": masks.area_pct(mask)}
             fields["mask_sha256"] = self.writer.write_mask(mask_name, mask)
+            if self.dicom_seg:
+                self._write_segmentation(tools.decoder, mask, name)
         return fields
+
+    def _write_segmentation(self, decoder: Decoder, mask: Image.Image, name: str) -> None:
+        try:
+            content = decoder.segment(mask, self.model.manifest.name, self.model.short_digest)
+        except SegmentationRefused as refusal:
+            self.warn(Notice(name, f"no segmentation is written: {refusal}"))
+            return
+        if content:
+            self.writer.write(outputs.mask_name(name, SEGMENTATION), content)
 
 
 def infer(engine: Engine, pixels: NDArray[np.uint8], manifest: Manifest) -> tuple[gates.Outputs, bool]:

@@ -57,14 +57,14 @@ def pid_of(decoder: IsolatedDecoder) -> int:
 
 
 def problem(decoder: Decoder, found: FoundFile) -> ImageProblem:
+    decoder.look(found)
+    decoder.read()
     with pytest.raises(ImageProblem) as caught:
-        decoder.look(found)
-        decoder.read()
         decoder.prepare()
     return caught.value
 
 
-def test_both_decoders_see_the_same(tmp_path: Path, nursery: Nursery, radiographs: list[Path]) -> None:
+def test_both_decoders_see_the_same(nursery: Nursery, radiographs: list[Path]) -> None:
     here, isolated = LocalDecoder(SPEC), nursery.decoder()
     for path in radiographs:
         found = find(path.parent, path)

@@ -30,7 +30,7 @@ def run(
     return record.content(tally, model_file.read(model_file.SHIPPED), Settings(), STARTED, more.pop("before", []))
 
 
-def test_it_says_what_was_done_and_how(tmp_path: Path) -> None:
+def test_it_says_what_was_done_and_how() -> None:
     tally = Tally(found=5, known=1, seconds=2.0, brightness=240, stopped=Stop.OUT_OF_TIME, runtime="a runtime 1.0")
     tally.statuses = Counter({Status.OK: 2, Status.FAILED: 1})
     tally.verdicts, tally.problems = Counter(normal=2), Counter({Reason.DAMAGED: 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -78,7 +79,7 @@ def test_many_events_at_once_lose_no_file(watching: Watch, folder: Path) -> None
 
 def test_an_overflow_tells_the_whole_folder(watching: Watch, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     event = watch._EVENT.pack(-1, watch._OVERFLOW, 0, 0)
-    monkeypatch.setattr(watch.os, "read", lambda *_: event)
+    monkeypatch.setattr(os, "read", lambda *_: event)
     (folder / "a.png").touch()
     assert told(watching) == {folder}
 
@@ -89,7 +90,7 @@ def test_once_in_a_while_everything_is_told(folder: Path, monkeypatch: pytest.Mo
         assert told(watching) == {folder}
 
 
-def no_system(*_: object) -> Any:
+def no_system(*_: object, **__: object) -> Any:
     raise OSError
 
 
