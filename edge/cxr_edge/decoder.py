@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+PIECE_BYTES = 2**20
+
+
 class Left(Enum):
     """Why a file found gets no row tonight."""
 
@@ -62,6 +65,9 @@ class Decoder(Protocol):
             FileLeft: it has vanished, or is not what was found.
             ImageProblem: it cannot be opened, or is too large a file.
         """
+
+    def digest(self) -> str:
+        """The SHA-256 of a file that is too much to read: piece by piece. Raises as `read` does."""
 
     def read(self) -> str:
         """Read the file; return its SHA-256. Raises FileLeft if it changed meanwhile, ImageProblem."""
@@ -103,6 +109,19 @@ class LocalDecoder:
             raise FileLeft(Left.VANISHED) from error
         except OSError as error:
             raise imaging.unreadable(error) from error
+
+    def digest(self) -> str:
+        """See `Decoder`."""
+        assert self._file
+        sha256 = hashlib.sha256()
+        try:
+            self._file.seek(0)
+            while piece := self._file.read(PIECE_BYTES):
+                sha256.update(piece)
+            self._check_unchanged()
+        except OSError as error:
+            raise imaging.unreadable(error) from error
+        return sha256.hexdigest()
 
     def read(self) -> str:
         """See `Decoder`."""

@@ -122,7 +122,7 @@ def quiet_pydicom() -> Any:
 
 
 def memory_needed(file: BinaryIO) -> int:
-    """Bytes that `decode` takes at its peak, beside the file's own, by what the header claims; 0 where it is damaged."""
+    """Bytes that `decode` takes at its peak, beside the file's own, by what the header claims; 0 if it is damaged."""
     try:
         tags, _ = read_tags(file.read(HEADER_BYTES), ("Rows", "Columns", "SamplesPerPixel"))
         each = BYTES_PER_PIXEL[_number(tags, "SamplesPerPixel", 1) == 3]

@@ -118,6 +118,10 @@ class IsolatedDecoder:
         file = [os.fsdecode(found.path), found.name, found.size, found.mtime_ns]
         return int(self._ask("look", file)["value"])
 
+    def digest(self) -> str:
+        """See `Decoder`."""
+        return str(self._ask("digest")["value"])
+
     def read(self) -> str:
         """See `Decoder`."""
         return str(self._ask("read")["value"])
@@ -213,6 +217,8 @@ def _answer(decoder: LocalDecoder, step: str, arguments: list[Any]) -> list[byte
         if step == "look":
             path, *rest = arguments[0]
             answer: dict[str, Any] = {"value": decoder.look(FoundFile(Path(path), *rest))}
+        elif step == "digest":
+            answer = {"value": decoder.digest()}
         elif step == "read":
             answer = {"value": decoder.read()}
         elif step == "prepare":

@@ -126,7 +126,8 @@ class Ledger:
         not remembered as seen, so it is tried again.
 
         Args:
-            again: a row for the same path, content and model replaces one of these statuses; any other it leaves alone.
+            again: a row for the same path, content and model replaces one of these statuses, as it does one whose
+                content could not be read; any other it leaves alone.
 
         Raises:
             OutputUnwritable: the disk is full or gone; nothing of the batch is recorded then.
@@ -158,7 +159,7 @@ class Ledger:
         key = (row.path, row.sha256, row.model)
         for status in again:
             self._database.execute(
-                "UPDATE verdicts SET replaced = 1 WHERE path = ? AND sha256 = ? AND model = ? AND status = ?",
+                "UPDATE verdicts SET replaced = 1 WHERE path = ? AND sha256 IN (?, '') AND model = ? AND status = ?",
                 (*key, status.value),
             )
         added = self._database.execute(

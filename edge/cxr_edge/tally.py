@@ -49,7 +49,7 @@ class Tally:
             return ExitCode.INTERRUPTED
         if self.statuses[Status.FAILED] or self.unseen or self.stopped is Stop.FOLDER_GONE:
             return ExitCode.SOME_FAILED if self.images or self.unseen or self.stopped else ExitCode.NOTHING_FOUND
-        return ExitCode.OK if self.images or self.left else ExitCode.NOTHING_FOUND
+        return ExitCode.OK if self.images or self.left or self.stopped else ExitCode.NOTHING_FOUND
 
     @property
     def judged(self) -> int:

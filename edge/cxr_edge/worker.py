@@ -78,6 +78,7 @@ class Worker:
             try:
                 need = tools.decoder.look(found)
                 if need > self.budget.total:
+                    sha256 = tools.decoder.digest()
                     raise _over_budget(need, self.budget.total)
                 with self.budget.hold(need):
                     sha256 = tools.decoder.read()
