@@ -15,6 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from cxr_edge import outputs
 from cxr_edge.discover import printable
 from cxr_edge.errors import ExitCode, OutputUnwritable, Reason, Status
 from cxr_edge.outputs import FileWriter, Row, header, mask_name, render
@@ -72,7 +73,7 @@ def test_any_text_survives_the_csv(path: str, reason: str, label: str) -> None:
     assert text.endswith("\r\n")
     (cells,) = parse(text)
     assert None not in cells
-    assert (cells["path"], cells["reason"], cells["mask"]) == (path, reason, path)
+    assert (cells["path"].removeprefix("./"), cells["reason"], cells["mask"]) == (path.removeprefix("./"), reason, path)
     assert f"p_{label}" in cells
 
 
@@ -217,3 +218,29 @@ def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
         FileWriter(tmp_path).write_mask("masks/a.png", MASK)
     with pytest.raises(OutputUnwritable):
         FileWriter(tmp_path / "masks")
+
+
+# Reading back, and spreadsheets
+
+
+@given(TEXT, TEXT, st.floats(0, 1), st.integers(0, 9999))
+def test_a_line_reads_back_as_its_row(path: str, reason: str, p: float, width: int) -> None:
+    assume(not path.startswith("./"))  # no path does
+    fields: dict[str, Any] = {"verdict": "normal", "confidence": round(p, 3), "probabilities": (round(p, 3), 0.0, 0.5)}
+    before = row(path=path, reason=reason, mask=path, width=width, height=1, ms=1.5, **fields)
+    assert outputs.parse(render(before, LABELS), LABELS) == before
+    nothing = row(path=path, status=Status.FAILED, reason_code=Reason.DAMAGED, reason=reason, ms=0.1)
+    assert outputs.parse(render(nothing, LABELS), LABELS) == nothing
+
+
+@pytest.mark.parametrize("name", ["=1+1.png", "+1.png", "-1.png", "@SUM(A1).png", "\t=1.png", "\r=1.png"])
+def test_no_cell_is_a_formula(name: str) -> None:
+    (cells,) = parse(header(LABELS) + render(row(path=name, mask=mask_name(name)), LABELS))
+    assert cells["path"] == f"./{name}"
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells.values())
+
+
+def test_a_formula_behind_another_separator_stays_in_its_cell() -> None:
+    """Half of the world's spreadsheets part cells at ';', some at tabs."""
+    assert render(row(path="a;=1+1.png"), LABELS).startswith('"a;=1+1.png",')
+    assert render(row(path="a\t=1+1.png"), LABELS).startswith('"a\t=1+1.png",')
