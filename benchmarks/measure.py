@@ -13,6 +13,9 @@ from pathlib import Path
 INTERVAL = 0.05
 """Seconds between two looks at the memory. The kernel keeps each process's peak: only its last moments are missed."""
 
+LIMIT = 3600
+"""Seconds after which a process is taken to hang, and killed."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -34,7 +37,11 @@ def run(command: Sequence[str], folder: Path, log: Path, extra: Mapping[str, str
         ended = threading.Event()
         watch = threading.Thread(target=_watch, args=(process.pid, peaks, ended))
         watch.start()
-        status = process.wait()
+        try:
+            status = process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
         seconds = time.perf_counter() - start
         ended.set()
         watch.join()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def kills_in(events: str) -> int:
 def group() -> Iterator[Group]:
     """A cgroup of our own, for as long as the context lasts. Raises ClickException where there can be none."""
     version = 2 if (FOLDER / "cgroup.controllers").is_file() else 1
-    path = (FOLDER if version == 2 else FOLDER / "memory") / f"cxr-edge-{os.getpid()}"
+    path = (FOLDER if version == 2 else FOLDER / "memory") / f"small-box-{os.getpid()}"
     try:
         if version == 2:
             (FOLDER / "cgroup.subtree_control").write_text("+memory")
@@ -67,9 +68,14 @@ def group() -> Iterator[Group]:
         raise click.ClickException(
             f"no memory cgroup can be made at {path} ({error.strerror}): run it as root"
         ) from error
+    # A group with nobody in it may be tidied away by whoever else keeps groups here.
+    keeper = subprocess.Popen(["sleep", "infinity"])
     try:
+        (path / "cgroup.procs").write_text(str(keeper.pid))
         yield Group(path, version)
     finally:
+        keeper.kill()
+        keeper.wait()
         path.rmdir()
 
 
