@@ -9,7 +9,7 @@ from benchmarks.environments import Environment
 from benchmarks.pictures import ROOT
 
 PILLOW = "pillow>=10.3"
-ALL = "verdict, mask, hash, ledger, gates, fsync"
+ALL = "verdict, mask, hash, ledger"
 SAME = "verdict, mask"
 LABEL = "verdict only"
 
@@ -51,7 +51,7 @@ CONTENDERS = (
         "cxr-edge scan",
         "cxr-edge",
         ALL,
-        "as it comes",
+        "as it comes; each mask synced to disk, and what is no radiograph turned away",
         CXR_EDGE,
         ("{bin}/cxr-edge", "scan", "{folder}", "-o", "{out}", "--model", "{tflite}"),
     ),

@@ -95,6 +95,18 @@ def agreement(ours: Mapping[str, str], theirs: Mapping[str, str]) -> Agreement:
     )
 
 
+def against(ours: Mapping[str, Spread], theirs: Mapping[str, Spread]) -> str:
+    """Ratios of the medians of `rate`, `cold`, `peak` and `size`, for people."""
+
+    def ratio(figure: str) -> float:
+        return ours[figure].median / theirs[figure].median
+
+    return (
+        f"{ratio('rate'):.2f} times the images/s, {ratio('cold'):.2f} of the cold start,"
+        f" {ratio('peak'):.2f} of the memory, {ratio('size'):.2f} of the installed size"
+    )
+
+
 def told(values: Spread, places: int) -> str:
     """`median (least to greatest)`."""
     return f"{values.median:,.{places}f} ({values.least:,.{places}f} to {values.greatest:,.{places}f})"

@@ -145,7 +145,9 @@ def machine() -> str:
 
 def table(results: Sequence[Result]) -> Table:
     """The figures, for people."""
-    shown = Table("", "writes", "images/s", "cold start, s", "peak memory, MiB", "installed, MiB", "same verdicts")
+    shown = Table()
+    for title in ("", "writes", "images/s", "cold start, s", "peak memory, MiB", "installed, MiB", "same verdicts"):
+        shown.add_column(title, no_wrap=True)
     for result in results:
         spreads = result.spreads()
         shown.add_row(
@@ -205,7 +207,7 @@ def panels(results: Sequence[Result]) -> list[plot.Panel]:
 def main(count: int, rounds: int, quick: bool, keras: Path, out: Path) -> None:
     """Compare."""
     count, rounds = (240, 1) if quick else (count, rounds)
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     contenders, missing = available()
     with tempfile.TemporaryDirectory() as temp:
         folder = Path(temp)
@@ -226,6 +228,10 @@ def main(count: int, rounds: int, quick: bool, keras: Path, out: Path) -> None:
     )
     console.print(table(results))
     console.print(f"same verdicts: of those that both are certain of; of all. On {checked_on}.", markup=False)
+    ours, *theirs = results
+    for result in theirs:
+        ratios = figures.against(ours.spreads(), result.spreads())
+        console.print(f"{ours.contender.short} against {result.contender.short}: {ratios}", markup=False)
     for result in results:
         console.print(f"  {result.contender.name}: {result.contender.settings}", markup=False)
     for name, why in missing.items():

@@ -35,6 +35,13 @@ def test_a_spread_is_told_with_its_range() -> None:
     assert figures.told(Spread(1209.4, 1000, 1300), 0) == "1,209 (1,000 to 1,300)"
 
 
+def test_ratios_are_ours_over_theirs() -> None:
+    ours = {name: Spread(6, 0, 0) for name in ("rate", "cold", "peak", "size")}
+    theirs = {"rate": Spread(3, 0, 0), "cold": Spread(6, 0, 0), "peak": Spread(12, 0, 0), "size": Spread(24, 0, 0)}
+    ratios = "2.00 times the images/s, 1.00 of the cold start, 0.50 of the memory, 0.25 of the installed size"
+    assert figures.against(ours, theirs) == ratios
+
+
 def test_verdicts_are_compared_by_path_and_certain_ones_apart() -> None:
     ours = {"a": "normal", "b": "covid19", "c": "uncertain", "d": "normal", "e": "", "f": "normal"}
     theirs = {
