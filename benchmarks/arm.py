@@ -173,9 +173,41 @@ def scan(emulated: Emulated, incoming: Path) -> dict[str, str]:
 
 
 def verdicts(table: Path) -> dict[str, str]:
-    """Verdict of each path; where there is none, why."""
+    """Verdict of each path; '' where there is none."""
     with table.open(newline="") as file:
-        return {row["path"]: row["verdict"] or row["reason_code"] for row in csv.DictReader(file)}
+        return {row["path"]: row["verdict"] for row in csv.DictReader(file)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Files, by what became of them here and on the box.
+
+    Attributes:
+        same: of `files`, those with the same verdict, or with none on both.
+        certain: those with a verdict here that is not 'uncertain'. Of these, there are on the box
+            `certain_same` with the same verdict, `uncertain`, `without` a verdict, and with an `other` one.
+        added: those with a verdict on the box only.
+    """
+
+    files: int
+    same: int
+    certain: int
+    certain_same: int
+    uncertain: int
+    without: int
+    other: int
+    added: int
+
+
+def compare(ours: dict[str, str], theirs: dict[str, str]) -> Comparison:
+    """Compare verdicts, as `verdicts` gives them, path by path."""
+    there = [theirs[path] for path, verdict in ours.items() if verdict not in ("", figures.UNCERTAIN)]
+    same = sum(theirs[path] == verdict for path, verdict in ours.items())
+    certain_same = sum(theirs[path] == verdict != figures.UNCERTAIN for path, verdict in ours.items() if verdict)
+    uncertain, without = there.count(figures.UNCERTAIN), there.count("")
+    added = sum(bool(theirs[path]) for path, verdict in ours.items() if not verdict)
+    other = len(there) - certain_same - uncertain - without
+    return Comparison(len(ours), same, len(there), certain_same, uncertain, without, other, added)
 
 
 def gather(folder: Path, table: Path) -> str:
@@ -222,17 +254,16 @@ def main(names: tuple[str, ...], table: Path, out: Path) -> None:
         make_root(emulated)
         install(emulated, wheel)
         theirs = scan(emulated, incoming)
-        found = figures.agreement(ours, theirs)
-        different += found.certain - found.certain_same
-        sure = sum(verdict != figures.UNCERTAIN for verdict in ours.values())
+        found = compare(ours, theirs)
+        different += found.other
         console.print(
-            f"{name}  {box.name}: the same for {found.same} of {found.judged} files. Of {sure} that this machine is"
-            f" certain of, {found.certain_same} the same, {sure - found.certain} uncertain there,"
-            f" {found.certain - found.certain_same} different. {out / name}.log",
+            f"{name}  {box.name}: the same for {found.same} of {found.files} files. Of {found.certain} that this machine"
+            f" is certain of: {found.certain_same} the same, {found.uncertain} uncertain there, {found.without} without"
+            f" a verdict there, {found.other} another. {found.added} have a verdict there only. {emulated.log}",
             markup=False,
         )
     if different:
-        raise click.ClickException(f"{different} verdicts differ where both are certain")
+        raise click.ClickException(f"{different} verdicts are others than this machine's, where both are certain")
 
 
 if __name__ == "__main__":

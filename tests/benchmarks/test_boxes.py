@@ -45,10 +45,24 @@ def test_a_box_has_four_cores_of_its_own_kind() -> None:
     assert "asimddp" not in arm.BOXES["pi4"].cpuinfo()
 
 
-def test_a_picture_without_a_verdict_is_compared_by_the_reason(tmp_path: Path) -> None:
-    table = tmp_path / "verdicts.csv"
-    table.write_text("path,verdict,reason_code\na,normal,\nb,,blank\nc,uncertain,low_confidence\n")
-    assert arm.verdicts(table) == {"a": "normal", "b": "blank", "c": "uncertain"}
+def test_what_became_of_each_picture_on_a_box_is_counted(tmp_path: Path) -> None:
+    here = {
+        "a": "normal",
+        "b": "normal",
+        "c": "normal",
+        "d": "normal",
+        "e": "uncertain",
+        "f": "uncertain",
+        "g": "",
+        "h": "",
+    }
+    there = {**here, "b": "uncertain", "c": "", "d": "covid19", "f": "normal", "h": "normal"}
+    tables = []
+    for name, given in (("here", here), ("there", there)):
+        tables.append(tmp_path / name)
+        tables[-1].write_text("\n".join(["path,verdict", *(f"{path},{verdict}" for path, verdict in given.items())]))
+    found = arm.compare(*map(arm.verdicts, tables))
+    assert found == arm.Comparison(files=8, same=3, certain=4, certain_same=1, uncertain=1, without=1, other=1, added=1)
 
 
 def test_held_out_pictures_are_every_fifth_of_the_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
