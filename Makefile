@@ -47,7 +47,7 @@ room: .venv/installed ## the figures of docs/training.md, from CXR_DATA (two hou
 	PATH="$(CURDIR)/.venv/bin:$$PATH" benchmarks/training_room.sh "$(CXR_DATA)" runs/room
 
 clean: ## remove environments and whatever the commands above made
-	rm -rf .venv .venv-edge demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-edge .venv-bench demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv-edge/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-edge

@@ -257,8 +257,8 @@ def main(names: tuple[str, ...], table: Path, out: Path) -> None:
         found = compare(ours, theirs)
         different += found.other
         console.print(
-            f"{name}  {box.name}: the same for {found.same} of {found.files} files. Of {found.certain} that this machine"
-            f" is certain of: {found.certain_same} the same, {found.uncertain} uncertain there, {found.without} without"
+            f"{name}  {box.name}: the same for {found.same} of {found.files} files. Of {found.certain} that this"
+            f" machine is certain of: {found.certain_same} the same, {found.uncertain} uncertain there, {found.without} without"
             f" a verdict there, {found.other} another. {found.added} have a verdict there only. {emulated.log}",
             markup=False,
         )
