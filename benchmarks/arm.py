@@ -258,8 +258,9 @@ def main(names: tuple[str, ...], table: Path, out: Path) -> None:
         different += found.other
         console.print(
             f"{name}  {box.name}: the same for {found.same} of {found.files} files. Of {found.certain} that this"
-            f" machine is certain of: {found.certain_same} the same, {found.uncertain} uncertain there, {found.without} without"
-            f" a verdict there, {found.other} another. {found.added} have a verdict there only. {emulated.log}",
+            f" machine is certain of: {found.certain_same} the same, {found.uncertain} uncertain there,"
+            f" {found.without} without a verdict there, {found.other} another. {found.added} have a verdict there only."
+            f" {emulated.log}",
             markup=False,
         )
     if different:
