@@ -26,8 +26,9 @@ lint: .venv/installed ## ruff, mypy, and the rule of who may import whom
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: .venv/installed ## scan beside plain Keras predict, on the same files, in one run
-	.venv/bin/python benchmarks/beside_keras.py
+bench: .venv/installed ## scan beside what people would use instead: same files, same model, in one run (half an hour)
+	.venv/bin/python -m benchmarks.side_by_side
+	cp runs/bench/side_by_side.png docs/
 
 model: .venv/installed ## train and convert the shipped model from CXR_DATA (an hour on two cores; resumes)
 	.venv/bin/cxr-train table "$(CXR_DATA)/table.csv" -o "$(RUN)/table.csv" --path-column file --mask-column lung_mask \
@@ -46,7 +47,7 @@ room: .venv/installed ## the figures of docs/training.md, from CXR_DATA (two hou
 	PATH="$(CURDIR)/.venv/bin:$$PATH" benchmarks/training_room.sh "$(CXR_DATA)" runs/room
 
 clean: ## remove environments and whatever the commands above made
-	rm -rf .venv .venv-edge demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-edge .venv-bench demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv-edge/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-edge

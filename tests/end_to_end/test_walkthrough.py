@@ -143,10 +143,3 @@ def test_the_readme_picture_is_drawn(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "picture.png") as picture, Image.open(ROOT / "docs" / "masks.png") as shown:
         assert picture.size == shown.size
-
-
-def test_the_benchmark_measures_every_contender(tmp_path: Path) -> None:
-    done = run(f"{sys.executable} {ROOT / 'benchmarks' / 'beside_keras.py'} --pictures 6 --rounds 1", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "6 " in done.stdout
-    assert done.stdout.count("times the rate") == 2
