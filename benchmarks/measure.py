@@ -1,4 +1,7 @@
-"""A process from outside: how long it took, and the most memory that it and its children had. Linux."""
+"""A process from outside: how long it took, and the most memory that it and its children had together. Linux.
+
+Memory is the sum of their proportional set sizes (proc(5), smaps_rollup): pages that they share count once.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-INTERVAL = 0.05
-"""Seconds between two looks at the memory. The kernel keeps each process's peak: only its last moments are missed."""
+from cxr_edge import machine
+
+INTERVAL = 0.2
+"""Seconds between two looks at the memory. A look costs a process with many libraries some milliseconds."""
 
 LIMIT = 3600
 """Seconds after which a process is taken to hang, and killed."""
@@ -19,7 +24,7 @@ LIMIT = 3600
 
 @dataclass(frozen=True)
 class Run:
-    """`seconds` from start to end; `peak` MiB, the sum of VmHWM over all processes; `status` as subprocess has it."""
+    """`seconds` from start to end; `peak` MiB, of all processes together; `status` as subprocess has it."""
 
     seconds: float
     peak: float
@@ -33,9 +38,9 @@ def run(command: Sequence[str], folder: Path, log: Path, extra: Mapping[str, str
     with log.open("wb") as said:
         start = time.perf_counter()
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=subprocess.STDOUT)
-        peaks: dict[int, int] = {}
+        looks: list[float] = []
         ended = threading.Event()
-        watch = threading.Thread(target=_watch, args=(process.pid, peaks, ended))
+        watch = threading.Thread(target=_watch, args=(process.pid, looks, ended))
         watch.start()
         try:
             status = process.wait(LIMIT)
@@ -45,26 +50,10 @@ def run(command: Sequence[str], folder: Path, log: Path, extra: Mapping[str, str
         seconds = time.perf_counter() - start
         ended.set()
         watch.join()
-    return Run(seconds, sum(peaks.values()) / 1024, status)
+    return Run(seconds, max(looks, default=0.0), status)
 
 
-def _watch(root: int, peaks: dict[int, int], ended: threading.Event) -> None:
+def _watch(root: int, looks: list[float], ended: threading.Event) -> None:
     while not ended.is_set():
-        _look(root, peaks)
+        looks.append(machine.memory_of_family(root))
         ended.wait(INTERVAL)
-
-
-def _look(pid: int, peaks: dict[int, int]) -> None:
-    """Note the peak of a process and of all its children, KiB, while they are there."""
-    try:
-        peaks[pid] = max(peaks.get(pid, 0), high_water(Path(f"/proc/{pid}/status").read_text()))
-        children = [task.read_text().split() for task in Path(f"/proc/{pid}/task").glob("*/children")]
-    except OSError:  # it has just ended
-        return
-    for child in (int(each) for some in children for each in some):
-        _look(child, peaks)
-
-
-def high_water(status: str) -> int:
-    """VmHWM of a /proc/PID/status, KiB; 0 where there is none (a process that has ended, but was not waited for)."""
-    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), 0)

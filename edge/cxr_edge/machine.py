@@ -125,9 +125,13 @@ class PeakOfFamily:
 
     def _sample(self) -> None:
         while not self._over.wait(self.SECONDS):
-            pids = family(os.getpid())
-            held = [_fields(PROC / str(pid) / "smaps_rollup").get("Pss", "0 kB") for pid in pids]
-            self.mib = max(self.mib, sum(map(_bytes, held)) / 2**20)
+            self.mib = max(self.mib, memory_of_family(os.getpid()))
+
+
+def memory_of_family(pid: int) -> float:
+    """What a process and its children hold together now, MiB, shared pages counted once; 0 where nobody tells."""
+    held = [_fields(PROC / str(member) / "smaps_rollup").get("Pss", "0 kB") for member in family(pid)]
+    return sum(map(_bytes, held)) / 2**20
 
 
 def family(pid: int, proc: Path = PROC) -> list[int]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks import measure
-from benchmarks.environments import Environment, NotMade
 
 HUNGRY = "import time; kept = b'x' * ({mib} * 2**20); time.sleep(0.5)"
 
@@ -52,22 +51,3 @@ def test_packages_of_the_caller_stay_out(tmp_path: Path, monkeypatch: pytest.Mon
         {"MORE": "x"},
     )
     assert (tmp_path / "log").read_text().strip() == "None x"
-
-
-def test_a_process_that_has_ended_has_no_peak() -> None:
-    assert measure.high_water("Name:\tx\nVmHWM:\t  2048 kB\nVmRSS:\t 1 kB\n") == 2048
-    assert measure.high_water("Name:\tx\nState:\tZ (zombie)\n") == 0
-
-
-def test_an_environment_without_its_python_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(NotMade, match=r"wheels end with Python 3\.1, and no python3\.1 is on the PATH"):
-        Environment("old", ("thing",), newest=1).make()
-
-
-def test_what_pip_cannot_install_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.environments.FOLDER", tmp_path)
-    environment = Environment("broken", (str(tmp_path / "no-such-package"),))
-    with pytest.raises(NotMade, match="no-such-package"):
-        environment.make()
-    assert not (environment.home / "recipe.txt").exists()
