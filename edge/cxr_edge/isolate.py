@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 SECONDS = 60.0
 """For one step of one picture. The largest that the default budget admits takes ten on a Raspberry Pi."""
+FORK = b"f"
 SPARE_BYTES = 96 * 2**20
 """For the decoders' own code and tables, on top of the budget, before a child is refused more memory."""
 
@@ -55,8 +57,8 @@ class Nursery:
         Raises:
             CxrEdgeError: no process can be started.
         """
-        self._spec, self._budget = spec, budget
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._spec, self._turn = spec, threading.Lock()
+        self._control, theirs = socket.socketpair()
         command = [sys.executable, "-m", "cxr_edge.isolate", str(theirs.fileno()), str(budget)]
         try:
             # What forks should have one thread only, and numpy's library of linear algebra likes to start some.
@@ -87,15 +89,12 @@ class Nursery:
     def _child(self) -> tuple[Connection, int]:
         """A socket to a new child, and its process id. Raises CxrEdgeError."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                socket.send_fds(self._control, [b"fork"], [theirs.fileno()])
-            except OSError as error:
-                remedy = "free some memory, or use --no-isolate"
-                raise CxrEdgeError("the process that starts the decoders has ended", remedy) from error
         connection = Connection(ours.detach())
         try:
-            pid = int(connection.recv_bytes())
+            with self._turn, theirs:  # one request at a time: a stream keeps no messages apart
+                socket.send_fds(self._control, [FORK], [theirs.fileno()])
+                theirs.close()
+                pid = int(connection.recv_bytes())
         except (OSError, EOFError) as error:
             remedy = "free some memory, or use --no-isolate"
             raise CxrEdgeError("the process that starts the decoders has ended", remedy) from error
@@ -186,7 +185,7 @@ def main(control_fd: int, budget: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     control = socket.socket(fileno=control_fd)
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, 16, 1)
+        message, descriptors, _, _ = socket.recv_fds(control, len(FORK), 1)
         if not message:
             return
         if os.fork() == 0:
