@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SECONDS = 60.0
-"""For one step of one picture. The largest that the default budget admits takes ten on a Raspberry Pi."""
+"""For one step of one picture: many times what the largest takes here (2 s), for boxes that are many times slower."""
 FORK = b"f"
 SPARE_BYTES = 96 * 2**20
 """For the decoders' own code and tables, on top of the budget, before a child is refused more memory."""
