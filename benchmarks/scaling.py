@@ -28,7 +28,7 @@ FOLDER_FILES = 1000
 """Files in each folder of many."""
 MEGAPIXELS = (0.1, 0.3, 1.0, 3.0, 10.0, 40.0)
 COPIES = 24
-"""Pictures of each size."""
+"""Radiographs of each size, or among tiny files."""
 COMMAND = Path(sys.executable).with_name("cxr-edge")
 
 
@@ -71,15 +71,16 @@ def scan(folder: Path, out: Path, log: Path) -> measure.Run:
 
 
 def nights(count: int, work: Path) -> Nights:
-    """Two sweeps of `count` tiny files, of which one in a thousand is a radiograph of a megapixel."""
+    """Two sweeps of `count` tiny files, among them `COPIES` radiographs of a megapixel, evenly spread."""
     folder, out = work / "many", work / "out"
     radiograph = _radiograph(1.0)
-    for start in range(0, count, FOLDER_FILES):
-        place = folder / f"{start // FOLDER_FILES:04}"
-        place.mkdir(parents=True)
-        (place / "0.png").write_bytes(pictures.numbered(radiograph, start))
-        for number in range(start + 1, min(start + FOLDER_FILES, count)):
-            (place / f"{number}.png").write_bytes(tiny(number))
+    for number in range(count):
+        place = folder / f"{number // FOLDER_FILES:04}"
+        if number % FOLDER_FILES == 0:
+            place.mkdir(parents=True)
+        judged = number % (count // COPIES) == 0
+        content = pictures.numbered(radiograph, number) if judged else tiny(number)
+        (place / f"{number}.png").write_bytes(content)
     first, second = (scan(folder, out, work / "log") for _ in range(2))
     shutil.rmtree(folder)
     shutil.rmtree(out)

@@ -37,7 +37,7 @@ AFTER = (
     "scanned_at",
     "ms",
 )
-QUOTED = ',;"\t\r\n'
+QUOTED = re.compile(r'[,;"\t\r\n]')
 FORMULA, HARMLESS = ("=", "+", "-", "@", "\t", "\r"), "./"
 """What a path begins with that a spreadsheet would compute (OWASP, "CSV Injection"), and what is put before it: the
 same path still."""
@@ -146,7 +146,7 @@ def _line(cells: list[str]) -> str:
 def _quoted(cell: str) -> str:
     # Python's own writer leaves alone what is no separator to it; to the spreadsheets of half of the world ';' is one,
     # and the rest of the cell might be a formula.
-    return '"' + cell.replace('"', '""') + '"' if any(sign in cell for sign in QUOTED) else cell
+    return '"' + cell.replace('"', '""') + '"' if QUOTED.search(cell) else cell
 
 
 def mask_name(name: str, suffix: str = ".png") -> str:
