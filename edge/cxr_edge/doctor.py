@@ -27,8 +27,8 @@ PYTHONS = ((3, 10), (3, 13))
 RELEASED = datetime(2026, 11, 1, tzinfo=timezone.utc)
 """A day shortly before this version's release: no right clock shows an earlier one. Moved on at each release."""
 SELF_TEST_SECONDS = 300
-PICTURE_MIB = 10
-"""What a worker holds of a picture of about 4 megapixels: the file, its gray levels, and the mask."""
+PICTURE_MIB = 20
+"""What a worker holds of a picture of about 4 megapixels (file, gray levels, mask), and its decoder's process."""
 SLOW = "with less, code is read from the disk again and again, and a large picture may get the sweep killed"
 SPARE_MIB = 32
 """What other programs should keep of a machine's free memory."""

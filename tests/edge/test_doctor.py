@@ -306,8 +306,8 @@ def test_memory_that_is_enough() -> None:
 
 
 def test_memory_for_fewer_workers() -> None:
-    """Each worker holds a picture of 10 MiB besides: 80, 100, 120 and 140 MiB."""
-    check = limited(128, 1024, Needs(70, 10))
+    """Each worker holds a picture and a decoder of 20 MiB besides: 90, 120, 150 and 180 MiB."""
+    check = limited(160, 1024, Needs(70, 10))
     assert (check.state, check.remedy) == (State.WARNING, "cxr-edge scan --workers 3")
     assert limited(None, 128, Needs(70, 10)).remedy == "cxr-edge scan --workers 1"
 
