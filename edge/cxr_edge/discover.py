@@ -107,16 +107,18 @@ def settled(
     Args:
         seconds: by the file's own time, or, where the clocks disagree, between two looks at the same size and time.
         left: called for each file that was not the same at the second look.
-        stop: asked while waiting; once true, those that wait are left.
+        stop: asked while waiting; once true, nothing more is passed on of those that wait.
     """
     waiting: deque[tuple[float, FoundFile]] = deque()
 
     def ripe(most: int) -> Iterator[FoundFile]:
         while waiting and (len(waiting) > most or waiting[0][0] <= time.monotonic()):
             due, found = waiting.popleft()
-            while not stop() and (rest := due - time.monotonic()) > 0:
+            while (rest := due - time.monotonic()) > 0 and not stop():
                 time.sleep(min(rest, 0.1))
-            if not stop() and _same(found):
+            if stop():
+                return
+            if _same(found):
                 yield found
             else:
                 left()

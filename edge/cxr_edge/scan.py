@@ -71,6 +71,8 @@ class Scan:
             files: Iterator[FoundFile] | None = None
             while True:
                 tally = sweep.run(files)
+                if tally.stopped is Stop.FOLDER_GONE:
+                    self.log.say(f"{self.log.name(str(self.folder))} has gone away; it is looked for again")
                 if tally.judged:
                     report.print_line(tally, self.out, self.log)
                 total += tally
