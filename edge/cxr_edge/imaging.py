@@ -47,7 +47,7 @@ _BYTES_PER_PIXEL = {"1": 4, "L": 4, "P": 10, "RGB": 8, "I": 13, "F": 13}
 _BYTES_PER_PIXEL |= dict.fromkeys(("I;16", "I;16B", "I;16L", "I;16N"), 9)
 _OTHER_BYTES_PER_PIXEL = 13
 """At the peak of `decode`, by Pillow mode: the pixels, their conversions, the gray, and one turned copy of it."""
-MASK_BYTES_PER_PIXEL = 2
+MASK_BYTES_PER_PIXEL = 3
 COLOUR, COLOUR_SAMPLE = 32, 128
 """Gray levels between two channels that make a colour (a bluish film has fewer), and the sample's side, pixels."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,31 +30,47 @@ def split_mask(mask: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.b
     return mask > UNJUDGED, mask != UNJUDGED
 
 
-def at_image_size(lung: NDArray[np.uint8], width: int, height: int, threshold: float) -> Image.Image:
-    """Draw the model's lung probabilities as a bilevel mask of `width` x `height` pixels.
+def at_image_size(lung: NDArray[np.uint8], width: int, height: int, threshold: float) -> NDArray[np.bool_]:
+    """Draw the model's lung probabilities as a mask of `width` x `height` pixels.
 
     Args:
         lung: uint8[h, w], probability in units of 1/256.
         threshold: probability in (0, 1) from which a pixel is lung.
 
     Returns:
-        A mode "1" image. Probabilities are interpolated before they are cut, so edges are finer than the grid.
+        bool[height, width]. Probabilities are interpolated before they are cut, so edges are finer than the grid.
     """
-    # A look-up table straight to 1 bit: Pillow's convert("1") would dither, and an 8-bit PNG costs twice the time.
-    cut = math.ceil(threshold * 256)
-    table = [0] * cut + [255] * (256 - cut)
-    return Image.fromarray(lung).resize((width, height), Image.Resampling.BILINEAR).point(table, "1")
+    wide = Image.fromarray(lung).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(np.asarray(wide) >= math.ceil(threshold * 256))
 
 
-def area_pct(mask: Image.Image) -> float:
-    """Share of the frame that a mode "1" mask covers, percent (0 to 100)."""
-    return 100 * mask.histogram()[255] / (mask.width * mask.height)
+def area_pct(mask: NDArray[np.bool_]) -> float:
+    """Share of the frame that a mask, bool[H, W], covers, percent (0 to 100)."""
+    return 100 * np.count_nonzero(mask) / mask.size
+
+
+def png(mask: NDArray[np.bool_]) -> bytes:
+    """A mask, bool[H, W], as a PNG of 1 bit, lung white.
+
+    Pillow tries five filters on each row, and takes six times as long. In a mask most rows are as the one above: the
+    filter "up" (PNG specification, 9.2) leaves nothing but zeros of them.
+    """
+    height, width = mask.shape
+    bits = np.packbits(mask, axis=1)
+    rows = np.full((height, 1 + bits.shape[1]), 2, np.uint8)
+    rows[0, 1:] = bits[0]
+    np.subtract(bits[1:], bits[:-1], out=rows[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
 
 
 def score(lung: NDArray[np.uint8], truth_file: str | Path, threshold: float) -> float:
     """Dice of the model's lung probabilities, uint8[h, w] in units of 1/256, at the size of a truth mask's file."""
     truth, judged = split_mask(read_mask(truth_file))
-    return dice(np.asarray(at_image_size(lung, truth.shape[1], truth.shape[0], threshold)), truth, judged)
+    return dice(at_image_size(lung, truth.shape[1], truth.shape[0], threshold), truth, judged)
 
 
 def quantise(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

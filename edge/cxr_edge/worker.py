@@ -10,6 +10,8 @@ from datetime import datetime, timezone
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from cxr_edge import gates, judge, masks, outputs
 from cxr_edge.budget import Budget
 from cxr_edge.decoder import Decoder, FileLeft, Left, Prepared
@@ -25,7 +27,6 @@ from cxr_edge.runtime import Engine
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image
 
 SEGMENTATION = ".seg.dcm"
 INVERTED = "shown as a negative; its gray levels were turned round before it was judged"
@@ -150,7 +151,7 @@ class Worker:
             fields |= {"mask": mask_name, "lung_area_pct": masks.area_pct(mask)}
             fields["mask_sha256"] = self.writer.write_mask(mask_name, mask)
             if self.dicom_seg:
-                self._write_segmentation(tools.decoder, mask, name)
+                self._write_segmentation(tools.decoder, Image.fromarray(mask), name)
         return fields
 
     def _write_segmentation(self, decoder: Decoder, mask: Image.Image, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr_edge.masks import UNJUDGED, area_pct, at_image_size, dice, read_mask, split_mask
+from cxr_edge.masks import UNJUDGED, area_pct, at_image_size, dice, png, read_mask, split_mask
 
 SHAPES = st.shared(arrays.array_shapes(min_dims=2, max_dims=2, max_side=12), key="shape")
 MASKS = arrays.arrays(np.bool_, SHAPES)
@@ -22,14 +23,24 @@ MASKS = arrays.arrays(np.bool_, SHAPES)
 def test_a_mask_is_bilevel_at_the_images_own_size(width: int, height: int) -> None:
     lung = np.random.default_rng(0).integers(0, 256, (56, 56), np.uint8)
     mask = at_image_size(lung, width, height, 0.5)
-    assert mask.mode == "1"
-    assert mask.size == (width, height)
-    assert set(np.unique(np.asarray(mask.convert("L")))) == {0, 255}
+    assert mask.dtype == np.bool_
+    assert mask.shape == (height, width)
+    with Image.open(io.BytesIO(png(mask))) as image:
+        image.verify()
+    with Image.open(io.BytesIO(png(mask))) as image:
+        assert (image.mode, image.size) == ("1", (width, height))
+        assert set(np.unique(np.asarray(image.convert("L")))) == {0, 255}
+
+
+@given(MASKS)
+def test_a_png_reads_back_as_its_mask(mask: NDArray[np.bool_]) -> None:
+    with Image.open(io.BytesIO(png(mask))) as image:
+        assert np.array_equal(np.asarray(image), mask)
 
 
 @given(arrays.arrays(np.uint8, (6, 5)), st.integers(1, 255))
 def test_on_the_grid_a_pixel_is_lung_from_the_threshold_on(lung: NDArray[np.uint8], quanta: int) -> None:
-    mask = np.asarray(at_image_size(lung, 5, 6, quanta / 256))
+    mask = at_image_size(lung, 5, 6, quanta / 256)
     assert np.array_equal(mask, lung >= quanta)
 
 
@@ -42,7 +53,7 @@ def test_no_threshold_makes_lung_of_nothing(threshold: float) -> None:
 def test_blocks_stay_blocks(blocks: NDArray[np.bool_]) -> None:
     """Half of 0 and 256 is the threshold: an edge between two cells comes out within a pixel of where they meet."""
     lung = np.kron(blocks, np.ones((8, 8))).astype(np.uint8) * 255
-    mask = np.asarray(at_image_size(lung, 256, 256, 0.5))
+    mask = at_image_size(lung, 256, 256, 0.5)
     truth = np.kron(blocks, np.ones((64, 64))).astype(bool)
     inside = np.zeros((64, 64), bool)
     inside[4:-4, 4:-4] = True
@@ -52,13 +63,13 @@ def test_blocks_stay_blocks(blocks: NDArray[np.bool_]) -> None:
 
 def test_edges_are_finer_than_the_grid() -> None:
     ramp = np.array([[0, 0, 100, 228, 255, 255]] * 6, np.uint8)
-    mask = np.asarray(at_image_size(ramp, 600, 600, 0.5))
+    mask = at_image_size(ramp, 600, 600, 0.5)
     assert abs(int(mask[300].argmax()) - 272) <= 2  # 128 lies 28 of 128 levels on the way from x = 250 to 350
 
 
 @given(MASKS)
 def test_area_is_the_share_of_the_frame(mask: NDArray[np.bool_]) -> None:
-    assert area_pct(Image.fromarray(mask)) == pytest.approx(100 * mask.mean())
+    assert area_pct(mask) == pytest.approx(100 * mask.mean())
 
 
 @given(MASKS, MASKS, MASKS)

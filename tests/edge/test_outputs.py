@@ -133,7 +133,7 @@ def test_a_mask_never_stands_where_another_needs_a_folder(tmp_path: Path, file: 
 
 # Writing
 
-MASK = Image.fromarray(np.arange(30 * 50).reshape(30, 50) % 7 < 3)
+MASK = np.arange(30 * 50).reshape(30, 50) % 7 < 3
 
 
 def test_a_mask_is_one_bit_deep_and_reads_back(tmp_path: Path) -> None:
@@ -146,12 +146,12 @@ def test_a_mask_is_one_bit_deep_and_reads_back(tmp_path: Path) -> None:
     assert data[24] == 1  # bit depth, PNG's IHDR
     with Image.open(io.BytesIO(data)) as image:
         assert image.size == (50, 30)
-        assert np.array_equal(np.asarray(image.convert("L")), np.asarray(MASK) * np.uint8(255))
+        assert np.array_equal(np.asarray(image.convert("L")), MASK * np.uint8(255))
 
 
 def test_a_mask_is_replaced_by_a_new_one(tmp_path: Path) -> None:
     writer = FileWriter(tmp_path)
-    for mask in (MASK, Image.new("1", (9, 8))):
+    for mask in (MASK, np.zeros((8, 9), bool)):
         writer.write_mask("masks/a.png", mask)
     with Image.open(tmp_path / "masks/a.png") as image:
         assert image.size == (9, 8)
@@ -168,7 +168,7 @@ def test_whatever_fails_the_old_mask_stays_whole(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(step, full)
     with pytest.raises(OutputUnwritable, match="No space left") as caught:
-        writer.write_mask("masks/a.png", Image.new("1", (9, 8)))
+        writer.write_mask("masks/a.png", np.zeros((8, 9), bool))
     assert caught.value.exit_code is ExitCode.OUTPUT_UNWRITABLE
     assert caught.value.remedy
     assert (tmp_path / "masks/a.png").read_bytes() == before
@@ -195,7 +195,7 @@ def test_threads_share_a_writer(tmp_path: Path) -> None:
     writer = FileWriter(tmp_path)
 
     def write(number: int) -> None:
-        writer.write_mask(f"masks/{number % 3}/{number}.png", Image.new("1", (64 + number, 64)))
+        writer.write_mask(f"masks/{number % 3}/{number}.png", np.zeros((64, 64 + number), bool))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(40)))

@@ -48,7 +48,7 @@ def truth_lungs(mask: NDArray[np.uint8], width: int, height: int) -> NDArray[np.
 
 def own_lungs(lung: NDArray[np.uint8], width: int, height: int) -> NDArray[np.bool_] | None:
     """Lungs of a model's own mask, uint8[h, w] in units of 1/256, widened: bool[height, width], or None if unusable."""
-    return _widened(masks.at_image_size(lung, width, height, MASK_THRESHOLD).convert("L"))
+    return _widened(Image.fromarray(masks.at_image_size(lung, width, height, MASK_THRESHOLD)).convert("L"))
 
 
 def _widened(lung: Image.Image) -> NDArray[np.bool_] | None:
