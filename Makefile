@@ -33,8 +33,7 @@ model: .venv/installed ## train and convert the shipped model from CXR_DATA (an 
 	.venv/bin/cxr-train table "$(CXR_DATA)/table.csv" -o "$(RUN)/table.csv" --path-column file --mask-column lung_mask \
 	  --origin-column origin --group-column group --licence-column licence --age-column age \
 	  --opacity-column ground_glass_mask,consolidation_mask \
-	  --where "primary == '1' and (set == 'pool' or set == 'radiography')" --external "set == 'external'" \
-	  --doubtful "(label == 'pneumonia' and rsna_class not in ['', 'Lung Opacity']) or (label == 'normal' and rsna_class not in ['', 'Normal'])"
+	  --where "primary == '1' and (set == 'pool' or set == 'radiography')" --external "set == 'external'"
 	.venv/bin/cxr-train fit --table "$(RUN)/table.csv" --out "$(RUN)/fit" --labels normal,pneumonia,covid19 --seed 1 \
 	  --frozen-epochs 2 --fine-epochs 14 \
 	  --weights "$(CXR_DATA)/weights/mobilenet_v2_imagenet_1.0_224_no_top_dequant_bncal.weights.h5"
