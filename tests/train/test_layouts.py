@@ -27,7 +27,7 @@ def drawn() -> list[Image.Image]:
     return [Image.fromarray(image).resize((SIDE, SIDE)) for image in phantoms]
 
 
-def build(source: Path, out: Path, meaning: Source | None = None, **options: bool) -> tuple[table.Built, pd.DataFrame]:
+def build(source: Path, out: Path, meaning: Source | None = None, **options: Any) -> tuple[table.Built, pd.DataFrame]:
     built = table.build(source, out, meaning or Source(), "", "", 0, **options)
     return built, table.read(out)
 

@@ -57,6 +57,20 @@ def test_a_patient_is_never_torn_between_splits(source: Path, tmp_path: Path) ->
     assert rows["group"].duplicated().any()
 
 
+def test_doubtful_labels_are_not_trained_on_but_judged_as_any_other(source: Path, tmp_path: Path) -> None:
+    whole = build(source, tmp_path / "table.csv")
+    command = ["table", str(source), "-o", str(tmp_path / "sure.csv"), "--mask-column", "mask", "--group-column"]
+    command += ["patient", "--origin-column", "origin", "--doubtful", "origin == 'clinic-b'"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    untaught = (whole["split"] == "train") & (whole["origin"] == "clinic-b")
+    assert untaught.any()
+    assert f"{untaught.sum()} training pictures are left out because their label is doubtful" in done.output
+    # The split is made of all rows, so that the test stays what it was.
+    sure = table.read(tmp_path / "sure.csv")
+    assert sure.equals(whole[~untaught].reset_index(drop=True))
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 60), min_size=120, max_size=200), st.integers(0, 5))
 def test_split_by_group_holds_for_any_grouping(groups: list[int], seed: int) -> None:

@@ -205,21 +205,29 @@ def contrasts(predictions: pd.DataFrame, labels: list[str]) -> list[dict[str, An
     answer = []
     for origin, part in predictions.groupby("origin"):
         for a, b in combinations(labels, 2):
-            found: dict[str, dict[str, Any]] = {}
-            for name in VIEWS:
-                rows = part[(part["view"] == name) & part["label"].isin((a, b))]
-                positive = (rows["label"] == b).to_numpy()
-                counts = [int((~positive).sum()), int(positive.sum())]
-                if min(counts) >= CONTRAST:
-                    p_a, p_b = (rows[f"p_{label}"].to_numpy(np.float64) for label in (a, b))
-                    # Both may be 0 where a third label has all: then neither is likelier.
-                    odds = np.where(p_a + p_b > 0, p_b / np.maximum(p_a + p_b, 1e-300), 0.5)
-                    area = float(roc_auc_score(positive, odds))
-                    found[name] = {"auc": round(area, 4), "interval": newcombe(area, *counts), "pictures": counts}
+            views = {name: told_apart(part[part["view"] == name], a, b) for name in VIEWS}
+            found = {name: told for name, told in views.items() if told is not None}
             if WHOLE in found:
                 pictures = found[WHOLE]["pictures"]
                 answer.append({"origin": str(origin), "labels": [a, b], "pictures": pictures, "views": found})
     return answer
+
+
+def told_apart(rows: pd.DataFrame, a: str, b: str) -> dict[str, Any] | None:
+    """How well label b is told from label a: `auc` of p_b / (p_a + p_b), its `interval`, `pictures` (of a, of b).
+
+    None where either label has fewer than 5 pictures.
+    """
+    rows = rows[rows["label"].isin((a, b))]
+    positive = (rows["label"] == b).to_numpy()
+    counts = [int((~positive).sum()), int(positive.sum())]
+    if min(counts) < CONTRAST:
+        return None
+    p_a, p_b = (rows[f"p_{label}"].to_numpy(np.float64) for label in (a, b))
+    # Both may be 0 where a third label has all: then neither is likelier.
+    odds = np.where(p_a + p_b > 0, p_b / np.maximum(p_a + p_b, 1e-300), 0.5)
+    area = float(roc_auc_score(positive, odds))
+    return {"auc": round(area, 4), "interval": newcombe(area, *counts), "pictures": counts}
 
 
 def _probes(whole: pd.DataFrame, embedding: NDArray[np.float32]) -> dict[str, Any]:

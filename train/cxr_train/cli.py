@@ -49,6 +49,7 @@ def phantoms(folder: Path, count: int, seed: int) -> None:
 @click.option("--opacity-column", default="", help="Masks of opacities, 255; several columns by commas.")
 @click.option("--where", default="", help="Rows to use, e.g. \"set == 'pool' and primary == '1'\".")
 @click.option("--external", default="", help="Rows that training never sees, from another hospital.")
+@click.option("--doubtful", default="", help="Rows whose label is doubtful: not trained on, but judged as any other.")
 @click.option("--resplit", is_flag=True, help="Make a split by group, whatever split the source has.")
 @click.option(
     "--split-by-picture",
@@ -62,6 +63,7 @@ def table(
     out: Path,
     where: str,
     external: str,
+    doubtful: str,
     resplit: bool,
     split_by_picture: bool,
     seed: int,
@@ -75,7 +77,9 @@ def table(
     from cxr_train import table as tables
 
     names = tables.Source(**{name.removesuffix("_column"): column for name, column in columns.items()})
-    built = tables.build(source, out, names, where, external, seed, resplit=resplit, by_picture=split_by_picture)
+    built = tables.build(
+        source, out, names, where, external, seed, doubtful=doubtful, resplit=resplit, by_picture=split_by_picture
+    )
     for complaint in built.left_out:
         click.echo(complaint, err=True)
     for line in (*built.notes, "", *tables.summary(tables.read(out)), "", *built.sizes, *built.leaks):

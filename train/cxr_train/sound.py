@@ -36,8 +36,8 @@ def choose(raw: pd.DataFrame, source: Source, where: str, external: str, name: P
     Raises:
         UsageError: a query fails, or a column is not there.
     """
-    inside = _query(raw, where, name) if where else raw
-    outside = _query(raw, external, name) if external else raw.iloc[:0]
+    inside = query(raw, where, name) if where else raw
+    outside = query(raw, external, name) if external else raw.iloc[:0]
     chosen = pd.concat([inside[~inside.index.isin(outside.index)], outside])
     rows = pd.DataFrame(index=chosen.index)
     for meaning, column in asdict(source).items():
@@ -54,6 +54,16 @@ def choose(raw: pd.DataFrame, source: Source, where: str, external: str, name: P
     rows["split"] = [layouts.SPLIT_NAMES.get(split.lower(), split) for split in rows["split"]]
     rows.loc[outside.index, "split"] = "external"
     return rows
+
+
+def query(table: pd.DataFrame, expression: str, path: Path) -> pd.DataFrame:
+    """Rows of a table that a pandas query chooses; `path` is for messages. Raises UsageError."""
+    try:
+        return table.query(expression)
+    except Exception as error:  # pandas raises whatever the expression provokes
+        raise UsageError(
+            f"{path}: cannot choose rows by {expression!r} ({error})", "write it like: set == 'pool' and primary == '1'"
+        ) from error
 
 
 def verify(rows: pd.DataFrame, listing: layouts.Listing, source: Source, resplit: bool) -> Checked:
@@ -97,12 +107,3 @@ def _empty_cells(rows: pd.DataFrame, resplit: bool) -> layouts.Complaints:
 def _joined(cells: pd.DataFrame) -> pd.Series:
     """What is in the cells of each row, by semicolons."""
     return cells.agg(lambda row: ";".join(filter(None, (cell.strip() for cell in row))), axis=1)
-
-
-def _query(table: pd.DataFrame, query: str, path: Path) -> pd.DataFrame:
-    try:
-        return table.query(query)
-    except Exception as error:  # pandas raises whatever the expression provokes
-        raise UsageError(
-            f"{path}: cannot choose rows by {query!r} ({error})", "write it like: set == 'pool' and primary == '1'"
-        ) from error

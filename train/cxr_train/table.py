@@ -44,6 +44,7 @@ def build(
     external: str,
     seed: int,
     *,
+    doubtful: str = "",
     resplit: bool = False,
     by_picture: bool = False,
 ) -> Built:
@@ -58,6 +59,7 @@ def build(
         where: pandas query that chooses rows for train, validation and test; empty for all.
         external: pandas query that chooses rows which training must never see; empty for none.
         seed: of the split, where one is made.
+        doubtful: pandas query for rows whose label is doubtful: left out of train, kept in the other splits.
         resplit: make a split although the source has one; its external rows stay external.
         by_picture: every picture is its own group, whatever else shows the same patient.
 
@@ -81,6 +83,9 @@ def build(
 
     sets = leaks.linked(len(checked.rows), leaks.near_pairs(checked.hashes))
     rows, made, found = splits.settle(checked.rows, sets, seed, resplit, by_picture)
+    doubted = rows.index.isin(sound.query(listing.rows, doubtful, source_path).index) if doubtful else False
+    untaught = doubted & (rows["split"] == "train")
+    rows = rows[~untaught].copy()
     labels.check_splits(rows, made)
     for name in ("path", "mask"):
         rows[name] = [
@@ -91,6 +96,8 @@ def build(
         rows["opacity"] = [_opacities(cell, listing.folder.resolve(), folder, lost) for cell in rows["opacity"]]
     _write(rows[[*COLUMNS, *(name for name in OPTIONAL if getattr(source, name))]], out)
     notes = [f"{source_path} read as: {listing.kind}", *listing.notes, *checked.notes]
+    if doubtful:
+        notes.append(f"{untaught.sum()} training pictures are left out because their label is doubtful: {doubtful}")
     if absent := [name for name in ("train", "validation") if name not in set(rows["split"])]:
         notes.append(f"no picture is in {' or '.join(absent)}, which cxr-train fit needs; --resplit makes a split")
     left_out = [*listing.complaints, *(sentence for _, sentence in checked.problems), *lost]
