@@ -71,8 +71,7 @@ def discover(
 
 
 def find(folder: Path, path: Path) -> FoundFile | None:
-    """One file of `folder` as `discover` would find it; None for what it would pass over."""
-    folder = folder.resolve()
+    """One file of `folder`, below which `path` lies, as `discover` would find it; None for what it would pass over."""
     try:
         stat = path.lstat()
     except OSError:

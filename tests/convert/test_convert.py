@@ -74,7 +74,7 @@ def test_the_scan_tells_every_picture_its_label_or_uncertain(source: Source, pic
     masked = "mask" in source.model.output
     assert {bool(row["mask"] and row["lung_area_pct"]) for row in rows} == {masked}
     assert {row["affected_pct"] != "" for row in rows} == {"activation" in source.model.output}
-    assert ((tmp_path / "masks").exists(), str(tmp_path / "masks") in done.stdout) == (masked, masked)
+    assert (tmp_path / "masks").exists() == masked
 
 
 def test_the_card_fits_the_model(source: Source) -> None:

@@ -152,7 +152,10 @@ print(json.dumps([done.returncode, peak.mib]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
     code, peak = eval(done.stdout.splitlines()[-1])
-    assert (code, done.stderr) == (ExitCode.SOME_FAILED, "")
+    assert code == ExitCode.SOME_FAILED
+    assert "Traceback" not in done.stderr
+    if isolate == "--isolate":  # libtiff itself writes to stderr, and cron would mail it
+        assert done.stderr == ""
     with (out / "verdicts.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, strict=True))
     found = [one.name for one in discover(tmp_path / "in", leave_out=out, warn=lambda _: None)]
