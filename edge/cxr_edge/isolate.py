@@ -12,6 +12,7 @@ when the sweep's end of their socket closes, however the sweep ends.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -43,8 +44,8 @@ ENVIRONMENT = {
     # What forks should have one thread only, and numpy's library of linear algebra likes to start some.
     "OPENBLAS_NUM_THREADS": "1",
     # Else glibc gives the memory of each picture back to the system, which clears it for the next one: 1 ms each.
-    "MALLOC_TRIM_THRESHOLD_": str(8 * 2**20),
-    "MALLOC_MMAP_THRESHOLD_": str(8 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(4 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
 }
 FORK = b"f"
 SPARE_BYTES = 96 * 2**20
@@ -189,6 +190,7 @@ def main(control_fd: int, budget: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+    gc.freeze()  # what the children share is looked at by no collection, which would copy it
     control = socket.socket(fileno=control_fd)
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, len(FORK), 1)

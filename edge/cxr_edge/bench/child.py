@@ -19,13 +19,13 @@ def main(folder: str, out: str, model: str, cores: int) -> None:
     import rich.table  # noqa: F401
 
     from cxr_edge import machine, model_file, report, scan  # noqa: F401
-    from cxr_edge.budget import default_budget
+    from cxr_edge.budget import default_budget, isolates_by_default
     from cxr_edge.ledger import Ledger
     from cxr_edge.sweep import Settings, Sweep
 
     # The sample is repeated to fill the folder, and each copy is to be judged.
     Ledger.twin = lambda *_: None  # type: ignore[method-assign]
-    settings = Settings(workers=cores, memory=default_budget())
+    settings = Settings(workers=cores, memory=default_budget(), isolate=isolates_by_default())
     with (
         machine.PeakOfFamily() as peak,
         Sweep(Path(folder), Path(out), model_file.read(Path(model)), settings) as sweep,
