@@ -12,7 +12,7 @@ DEFAULT_BYTES = 192 * 2**20
 """With the 60 to 80 MiB of the program, its model and its decoders this leaves half of a 512 MB box to others."""
 LEAST_BYTES = 16 * 2**20
 ISOLATE_FROM_BYTES = 128 * 2**20
-"""Processes for decoders take 37 MiB: with 128 MiB a sweep runs as fast as with any more, with 96 at a third of that."""
+"""Processes for decoders take 37 MiB. With 128 MiB a sweep is as fast as with any more, with 96 a third as fast."""
 
 
 class Budget:

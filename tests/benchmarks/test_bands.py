@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+
 from benchmarks.bands import rules
 
 ROWS = pd.DataFrame({"split": ["validation"] * 100 + ["external"] * 2})
