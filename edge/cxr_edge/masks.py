@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+BAND_ROWS = 512
 UNJUDGED = 127
 """Gray level of truth mask pixels that nobody judged: neither lung nor not."""
 
@@ -41,7 +42,12 @@ def at_image_size(lung: NDArray[np.uint8], width: int, height: int, threshold: f
         bool[height, width]. Probabilities are interpolated before they are cut, so edges are finer than the grid.
     """
     wide = Image.fromarray(lung).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(np.asarray(wide) >= math.ceil(threshold * 256))
+    mask = np.empty((height, width), np.bool_)
+    # By bands of rows: a Pillow image becomes an array by way of two copies.
+    for top in range(0, height, BAND_ROWS):
+        band = wide.crop((0, top, width, min(top + BAND_ROWS, height)))
+        mask[top : top + BAND_ROWS] = np.asarray(band) >= math.ceil(threshold * 256)
+    return mask
 
 
 def area_pct(mask: NDArray[np.bool_]) -> float:
