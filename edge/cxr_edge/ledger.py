@@ -71,6 +71,7 @@ class Ledger:
         try:
             self._database = sqlite3.connect(out / "ledger.sqlite", check_same_thread=False)
             self._database.execute("PRAGMA synchronous = FULL")
+            self._database.execute("PRAGMA cache_size = -512")  # KiB: a long ledger takes no more than a short one
             self._check_version()
             self._database.executescript(_SCHEMA)
             self._check_labels()
