@@ -10,8 +10,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -30,6 +28,7 @@ from benchmarks.contenders import CONTENDERS, TF2ONNX, Contender
 from benchmarks.environments import NotMade
 from benchmarks.figures import Agreement, Round, Spread
 from cxr_edge import model_file
+from cxr_edge.machine import look
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 BUILD = "from cxr_train import network, presets; network.build(presets.Settings(weights=None), 3).model.save"
@@ -137,10 +136,8 @@ def measure_rounds(results: Sequence[Result], models: dict[str, str], rounds: in
 
 def machine() -> str:
     """One line: processor, cores, system and Python."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    cores = len(os.sched_getaffinity(0))
-    return f"{model}, {cores} cores; {platform.system()} {platform.release()}; Python {platform.python_version()}"
+    box = look()
+    return f"{box.cpu}, {box.cores} cores; {box.system}; {box.python}"
 
 
 def table(results: Sequence[Result]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,7 +92,7 @@ def scan(
     ctx.meta[LOG_FORMAT] = log_format
     from cxr_edge import budget, machine, model_file, report
     from cxr_edge.log import Log
-    from cxr_edge.scan import Scan, Stopper, be_nice
+    from cxr_edge.scan import Scan, Stopper
     from cxr_edge.sweep import Settings
 
     stop = Stopper(limit_time)
@@ -103,7 +104,7 @@ def scan(
         raise UsageError(f"{out} is the scanned folder itself", "choose another output folder with -o")
     if dicom_seg and not find_spec("highdicom"):
         raise UsageError("DICOM segmentations need an extra", "pip install 'cxr-edge[dicom-seg]'")
-    be_nice(nice)
+    os.nice(nice)
     chosen = model_file.read(model or model_file.SHIPPED)
     statuses = {None: (), "failed": (Status.FAILED,), "rejected": (Status.REJECTED,), "all": tuple(Status)}
     settings = Settings(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -103,11 +102,6 @@ class Scan:
 
     def _count(self) -> int:
         return sum(1 for _ in discover(self.folder, leave_out=self.out, warn=lambda _: None))
-
-
-def be_nice(niceness: int) -> None:
-    """Let others go first, by so much: 0 to 19."""
-    os.nice(niceness)
 
 
 def _now() -> datetime:
