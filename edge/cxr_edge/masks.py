@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import zlib
 from pathlib import Path
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-BAND_ROWS = 512
 UNJUDGED = 127
 """Gray level of truth mask pixels that nobody judged: neither lung nor not."""
 
@@ -39,15 +37,39 @@ def at_image_size(lung: NDArray[np.uint8], width: int, height: int, threshold: f
         threshold: probability in (0, 1) from which a pixel is lung.
 
     Returns:
-        bool[height, width]. Probabilities are interpolated before they are cut, so edges are finer than the grid.
+        bool[height, width]. Probabilities are interpolated (bilinear, between the centres of the grid's cells; beyond
+        the outermost they stay) before they are cut, so edges are finer than the grid.
     """
-    wide = Image.fromarray(lung).resize((width, height), Image.Resampling.BILINEAR)
-    mask = np.empty((height, width), np.bool_)
-    # By bands of rows: a Pillow image becomes an array by way of two copies.
-    for top in range(0, height, BAND_ROWS):
-        band = wide.crop((0, top, width, min(top + BAND_ROWS, height)))
-        mask[top : top + BAND_ROWS] = np.asarray(band) >= math.ceil(threshold * 256)
+    mask = np.zeros((height, width), np.bool_)
+    level = np.float32(256 * threshold)
+    rows, columns = (np.flatnonzero((lung >= level).any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return mask
+    # Only where there is lung: between two cells without it there is none.
+    first, share = _cells_before(width, lung.shape[1])
+    drawn = slice(*np.searchsorted(first, (columns[0] - 1, columns[-1] + 1)))
+    grid = lung.astype(np.float32)
+    left, right = grid[:, first[drawn]], grid[:, np.minimum(first[drawn] + 1, lung.shape[1] - 1)]
+    wide = left + share[drawn] * (right - left)
+    steps = np.diff(wide, axis=0, append=wide[-1:])
+    first, share = _cells_before(height, lung.shape[0])
+    bands = np.searchsorted(first, np.arange(lung.shape[0] + 1))
+    for row in range(max(rows[0] - 1, 0), rows[-1] + 1):
+        band = slice(bands[row], bands[row + 1])
+        values = share[band, np.newaxis] * steps[row]
+        values += wide[row]
+        np.greater_equal(values, level, out=mask[band, drawn])
     return mask
+
+
+def _cells_before(pixels: int, cells: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """For each of `pixels` that lie over `cells` of a grid: the last cell whose centre is not behind the pixel's own.
+
+    And its distance from there, in cells, [0, 1). Both arrays are [pixels].
+    """
+    place = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
+    before = place.astype(np.intp)
+    return before, (place - before).astype(np.float32)
 
 
 def area_pct(mask: NDArray[np.bool_]) -> float:

@@ -67,6 +67,21 @@ def test_edges_are_finer_than_the_grid() -> None:
     assert abs(int(mask[300].argmax()) - 272) <= 2  # 128 lies 28 of 128 levels on the way from x = 250 to 350
 
 
+@given(arrays.arrays(np.uint8, SHAPES), st.integers(1, 40), st.integers(1, 40))
+def test_probabilities_are_interpolated_between_the_centres_of_cells(
+    lung: NDArray[np.uint8], width: int, height: int
+) -> None:
+    """By numpy's own interpolation, one direction after the other; at the level itself either may round."""
+    rows, columns = (
+        (np.arange(pixels) + 0.5) * cells / pixels - 0.5
+        for pixels, cells in zip((height, width), lung.shape, strict=True)
+    )
+    wide = np.array([np.interp(columns, np.arange(lung.shape[1]), row) for row in lung])
+    values = np.array([np.interp(rows, np.arange(lung.shape[0]), column) for column in wide.T]).T
+    clear = np.abs(values - 128) > 0.001
+    assert np.array_equal(at_image_size(lung, width, height, 0.5)[clear], (values >= 128)[clear])
+
+
 @given(MASKS)
 def test_area_is_the_share_of_the_frame(mask: NDArray[np.bool_]) -> None:
     assert area_pct(mask) == pytest.approx(100 * mask.mean())
