@@ -24,6 +24,8 @@ Research and triage aid, never a diagnosis."""
 @click.version_option(__version__, prog_name="cxr-edge")
 def main() -> None:
     """Judge chest radiographs on a small box: one CSV row for each file, one mask for each radiograph."""
+    # numpy's library of linear algebra starts a thread for each core, which spin while they wait for work.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @main.command(epilog=EPILOG)

@@ -3,23 +3,24 @@
     sweep ──fork, please──▶ nursery ──fork──▶ child, one for each worker
       └───────────────────socket────────────────┘   look, read, prepare; one request, one answer
 
-The nursery is a fresh, single-threaded Python that has imported the decoders once; its children share that memory. A
-child that does not answer in time is killed, and the next file gets a new one. A request is JSON; an answer is JSON,
-and pixels as raw bytes behind it: nothing that a hijacked decoder sends is ever executed. Nursery and children leave
-when the sweep's end of their socket closes, however the sweep ends.
+The nursery is a fork of the sweep from before it loads the model's runtime, and keeps none of its files: sweep,
+nursery and children share the memory of what all of them have imported. A child that does not answer in time is killed,
+and the next file gets a new one. A request is JSON; an answer is JSON, and pixels as raw bytes behind it: nothing that
+a hijacked decoder sends is ever executed. Nursery and children leave when the sweep's end of their socket closes,
+however the sweep ends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
 import resource
+import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -40,16 +41,14 @@ if TYPE_CHECKING:
 
 SECONDS = 60.0
 """For one step of one picture: many times what the largest takes here (2 s), for boxes that are many times slower."""
-ENVIRONMENT = {
-    # What forks should have one thread only, and numpy's library of linear algebra likes to start some.
-    "OPENBLAS_NUM_THREADS": "1",
-    # Else glibc gives the memory of each picture back to the system, which clears it for the next one: 1 ms each.
-    "MALLOC_TRIM_THRESHOLD_": str(4 * 2**20),
-    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
-}
 FORK = b"f"
 SPARE_BYTES = 96 * 2**20
 """For the decoders' own code and tables, on top of the budget, before a child is refused more memory."""
+KEPT_BYTES = 4 * 2**20
+"""Free memory that the allocator keeps: glibc would give that of each picture back to the system, which clears it for
+the next one, 1 ms each."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's mallopt(3)."""
 
 
 class Nursery:
@@ -67,27 +66,27 @@ class Nursery:
         """
         self._spec, self._turn = spec, threading.Lock()
         self._control, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "cxr_edge.isolate", str(theirs.fileno()), str(budget)]
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=os.environ | ENVIRONMENT,
-            )
-        except OSError as error:
-            message = f"no process can be started for the decoders: {error.strerror}"
-            raise CxrEdgeError(message, "free some memory, or use --no-isolate") from error
-        finally:
-            theirs.close()
+        gc.freeze()  # what is shared is looked at by no collection, which would copy it
+        with theirs:
+            try:
+                self._pid = os.fork()
+            except OSError as error:
+                self._control.close()
+                message = f"no process can be started for the decoders: {error.strerror}"
+                raise CxrEdgeError(message, "free some memory, or use --no-isolate") from error
+            if not self._pid:
+                try:
+                    _run(theirs, budget)
+                finally:
+                    os._exit(0)  # whatever happened: the sweep goes on in the other process alone
 
     def __enter__(self) -> Nursery:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._control.close()
-        self._process.wait()
+        with contextlib.suppress(ChildProcessError):  # where who called us has it that nobody waits
+            os.waitpid(self._pid, 0)
 
     def decoder(self, seconds: float = SECONDS) -> IsolatedDecoder:
         """A decoder with a process of its own, and `seconds` for each step."""
@@ -158,7 +157,7 @@ class IsolatedDecoder:
             connection.send_bytes(json.dumps([step, *arguments]).encode())
             if payload:
                 connection.send_bytes(payload)
-            if not connection.poll(self._seconds):
+            if not _answers(connection, self._seconds):
                 self._give_up(pid)
                 sentence = f"it was not decoded within {self._seconds:.0f} seconds"
                 raise ImageProblem(Status.FAILED, Reason.TIMED_OUT, sentence)
@@ -184,14 +183,24 @@ class IsolatedDecoder:
         self.close()
 
 
-def main(control_fd: int, budget: int) -> None:
+def _answers(connection: Connection, seconds: float) -> bool:
+    """Whether there is something to read in time. `Connection.poll` does the same, but makes much ado about it."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
+
+
+def _run(control: socket.socket, budget: int) -> None:
     """The nursery: fork a child for each socket that arrives, until the sweep is gone."""
+    _forget_files(control.fileno())
     # The sweep decides when to stop: a Ctrl-C or a service's SIGTERM reaches every process of the group.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
-    gc.freeze()  # what the children share is looked at by no collection, which would copy it
-    control = socket.socket(fileno=control_fd)
+    with contextlib.suppress(OSError, AttributeError):  # a C library that is not glibc
+        allocator = ctypes.CDLL(None)
+        allocator.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        allocator.mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, len(FORK), 1)
         if not message:
@@ -201,6 +210,17 @@ def main(control_fd: int, budget: int) -> None:
             _serve(Connection(descriptors[0]), budget)
             os._exit(0)
         os.close(descriptors[0])
+
+
+def _forget_files(keep: int) -> None:
+    """Close every file of the sweep's but one: the lock of its output folder must go when the sweep goes."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 2):  # libraries of decoders write to stderr, and cron would mail it
+        os.dup2(null, standard)
+    for opened in [int(entry.name) for entry in Path("/dev/fd").iterdir()]:
+        if opened > 2 and opened != keep:
+            with contextlib.suppress(OSError):  # that of the listing itself
+                os.close(opened)
 
 
 def _serve(connection: Connection, budget: int) -> None:
@@ -265,7 +285,3 @@ def _limit_memory(spare: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (now + spare, now + spare))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))

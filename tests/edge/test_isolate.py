@@ -185,8 +185,7 @@ def test_the_terminal_and_the_service_manager_do_not_end_decoders(tmp_path: Path
 def test_a_nursery_that_has_died_says_what_to_do(tmp_path: Path) -> None:
     found = put(tmp_path / "a.png", png())
     with Nursery(SPEC, 2**26) as nursery:
-        nursery._process.kill()
-        nursery._process.wait()
+        os.kill(nursery._pid, signal.SIGKILL)
         with pytest.raises(CxrEdgeError) as caught:
             nursery.decoder().look(found)
     assert "--no-isolate" in caught.value.remedy
@@ -202,7 +201,7 @@ from cxr_edge.preprocess import InputSpec
 with Nursery(InputSpec(224, 224), 2**26) as nursery:
     decoder = nursery.decoder()
     decoder.look(find(Path({str(tmp_path)!r}), Path({str(tmp_path / "a.png")!r})))
-    print(nursery._process.pid, decoder._child[1], flush=True)
+    print(nursery._pid, decoder._child[1], flush=True)
     time.sleep(60)
 """
     put(tmp_path / "a.png", png())
