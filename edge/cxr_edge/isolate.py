@@ -15,21 +15,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import json
 import os
 import resource
-import select
 import signal
 import socket
 import threading
-from dataclasses import asdict
-from multiprocessing.connection import Connection
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from cxr_edge.channel import Channel
 from cxr_edge.decoder import FileLeft, Left, LocalDecoder, Prepared
 from cxr_edge.dicom_seg import SegmentationRefused
 from cxr_edge.discover import FoundFile
@@ -90,22 +88,31 @@ class Nursery:
 
     def decoder(self, seconds: float = SECONDS) -> IsolatedDecoder:
         """A decoder with a process of its own, and `seconds` for each step."""
-        return IsolatedDecoder(self._child, seconds)
+        return IsolatedDecoder(lambda: self._child(seconds))
 
-    def _child(self) -> tuple[Connection, int]:
-        """A socket to a new child, and its process id. Raises CxrEdgeError."""
+    def _child(self, seconds: float) -> Child:
+        """Start a child. Raises CxrEdgeError."""
         ours, theirs = socket.socketpair()
-        connection = Connection(ours.detach())
+        channel = Channel(ours, seconds)
         try:
             with self._turn, theirs:  # one request at a time: a stream keeps no messages apart
                 socket.send_fds(self._control, [FORK], [theirs.fileno()])
                 theirs.close()
-                pid = int(connection.recv_bytes())
+                pid, _ = channel.receive()
+            channel.send(asdict(self._spec))
         except (OSError, EOFError) as error:
             remedy = "free some memory, or use --no-isolate"
             raise CxrEdgeError("the process that starts the decoders has ended", remedy) from error
-        connection.send_bytes(json.dumps(asdict(self._spec)).encode())
-        return connection, pid
+        return Child(int(pid), channel, seconds)
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process that decodes, and `seconds` that it has for a step."""
+
+    pid: int
+    channel: Channel
+    seconds: float
 
 
 class IsolatedDecoder:
@@ -114,58 +121,56 @@ class IsolatedDecoder:
     Each step raises ImageProblem as well where the child hangs (`timed_out`) or dies (`decoder_crashed`).
     """
 
-    def __init__(self, start: Callable[[], tuple[Connection, int]], seconds: float) -> None:
-        self._start, self._seconds = start, seconds
-        self._child: tuple[Connection, int] | None = None
+    def __init__(self, start: Callable[[], Child]) -> None:
+        self._start = start
+        self._child: Child | None = None
 
     def look(self, found: FoundFile) -> int:
         """See `Decoder`."""
         file = [os.fsdecode(found.path), found.name, found.size, found.mtime_ns]
-        return int(self._ask("look", file)["value"])
+        answer, _ = self._ask("look", file)
+        return int(answer["value"])
 
     def digest(self) -> str:
         """See `Decoder`."""
-        return str(self._ask("digest")["value"])
+        answer, _ = self._ask("digest")
+        return str(answer["value"])
 
     def read(self) -> str:
         """See `Decoder`."""
-        return str(self._ask("read")["value"])
+        answer, _ = self._ask("read")
+        return str(answer["value"])
 
     def prepare(self) -> Prepared:
         """See `Decoder`."""
-        answer = self._ask("prepare")
-        pixels = np.frombuffer(answer["payload"], np.uint8).reshape(answer["shape"])
+        answer, payload = self._ask("prepare")
+        pixels = np.frombuffer(payload, np.uint8).reshape(answer["shape"])
         return Prepared(pixels, int(answer["width"]), int(answer["height"]), float(answer["brightness"]))
 
     def segment(self, mask: Image.Image, model_name: str, model_version: str) -> bytes:
         """See `Decoder`."""
-        answer = self._ask("segment", mask.size, model_name, model_version, payload=mask.tobytes())
+        answer, payload = self._ask("segment", mask.size, model_name, model_version, payload=mask.tobytes())
         if "refused" in answer:
             raise SegmentationRefused(answer["refused"])
-        return bytes(answer["payload"])
+        return payload
 
     def close(self) -> None:
         """End the child."""
         if self._child:
-            self._child[0].close()
+            self._child.channel.close()
             self._child = None
 
-    def _ask(self, step: str, *arguments: object, payload: bytes = b"") -> dict[str, Any]:
-        self._child = self._child or self._start()
-        connection, pid = self._child
+    def _ask(self, step: str, *arguments: object, payload: bytes = b"") -> tuple[dict[str, Any], bytes]:
+        self._child = child = self._child or self._start()
         try:
-            connection.send_bytes(json.dumps([step, *arguments]).encode())
-            if payload:
-                connection.send_bytes(payload)
-            if not _answers(connection, self._seconds):
-                self._give_up(pid)
-                sentence = f"it was not decoded within {self._seconds:.0f} seconds"
-                raise ImageProblem(Status.FAILED, Reason.TIMED_OUT, sentence)
-            answer: dict[str, Any] = json.loads(connection.recv_bytes())
-            if answer.pop("more", False):
-                answer["payload"] = connection.recv_bytes()
-        except (EOFError, OSError) as error:
-            self._give_up(pid)
+            child.channel.send([step, *arguments], payload)
+            answer, content = child.channel.receive()
+        except TimeoutError as error:
+            self._give_up(child)
+            sentence = f"it was not decoded within {child.seconds:.0f} seconds"
+            raise ImageProblem(Status.FAILED, Reason.TIMED_OUT, sentence) from error
+        except (EOFError, OSError, ValueError) as error:
+            self._give_up(child)
             raise ImageProblem(Status.FAILED, Reason.DECODER_CRASHED, "its decoder crashed on it") from error
         if "left" in answer:
             raise FileLeft(Left(answer["left"]))
@@ -174,20 +179,13 @@ class IsolatedDecoder:
             raise ImageProblem(Status(status), Reason(reason), *rest)
         if "bug" in answer:
             raise RuntimeError(answer["bug"])
-        return answer
+        return answer, content
 
-    def _give_up(self, pid: int) -> None:
+    def _give_up(self, child: Child) -> None:
         # Before the socket is closed: till then the child cannot have ended by itself and left its number to another.
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(child.pid, signal.SIGKILL)
         self.close()
-
-
-def _answers(connection: Connection, seconds: float) -> bool:
-    """Whether there is something to read in time. `Connection.poll` does the same, but makes much ado about it."""
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(1000 * seconds))
 
 
 def _run(control: socket.socket, budget: int) -> None:
@@ -207,7 +205,7 @@ def _run(control: socket.socket, budget: int) -> None:
             return
         if os.fork() == 0:
             control.close()
-            _serve(Connection(descriptors[0]), budget)
+            _serve(Channel(socket.socket(fileno=descriptors[0])), budget)
             os._exit(0)
         os.close(descriptors[0])
 
@@ -223,40 +221,38 @@ def _forget_files(keep: int) -> None:
                 os.close(opened)
 
 
-def _serve(connection: Connection, budget: int) -> None:
+def _serve(channel: Channel, budget: int) -> None:
     """A child: answer requests until the sweep closes its end."""
     _limit_memory(budget + SPARE_BYTES)
-    connection.send_bytes(str(os.getpid()).encode())
     with contextlib.suppress(EOFError, OSError):
-        decoder = LocalDecoder(InputSpec(**json.loads(connection.recv_bytes())))
+        channel.send(os.getpid())
+        spec, _ = channel.receive()
+        decoder = LocalDecoder(InputSpec(**spec))
         while True:
-            step, *arguments = json.loads(connection.recv_bytes())
+            (step, *arguments), payload = channel.receive()
             _limit_time(2 * SECONDS)
-            if step == "segment":
-                arguments.append(connection.recv_bytes())
-            for part in _answer(decoder, step, arguments):
-                connection.send_bytes(part)
+            channel.send(*_answer(decoder, step, arguments, payload))
 
 
-def _answer(decoder: LocalDecoder, step: str, arguments: list[Any]) -> list[bytes]:
-    payload: list[bytes] = []
+def _answer(decoder: LocalDecoder, step: str, arguments: list[Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+    answer: dict[str, Any] = {}
+    content = b""
     try:
         if step == "look":
             path, *rest = arguments[0]
-            answer: dict[str, Any] = {"value": decoder.look(FoundFile(Path(path), *rest))}
+            answer = {"value": decoder.look(FoundFile(Path(path), *rest))}
         elif step == "digest":
             answer = {"value": decoder.digest()}
         elif step == "read":
             answer = {"value": decoder.read()}
         elif step == "prepare":
             prepared = decoder.prepare()
-            answer = {"more": True, "shape": prepared.pixels.shape, "brightness": prepared.brightness}
+            answer = {"shape": prepared.pixels.shape, "brightness": prepared.brightness}
             answer |= {"width": prepared.width, "height": prepared.height}
-            payload.append(prepared.pixels.tobytes())
+            content = prepared.pixels.tobytes()
         else:
-            size, model_name, model_version, mask = arguments
-            payload.append(decoder.segment(Image.frombytes("1", tuple(size), mask), model_name, model_version))
-            answer = {"more": True}
+            size, model_name, model_version = arguments
+            content = decoder.segment(Image.frombytes("1", tuple(size), payload), model_name, model_version)
     except FileLeft as left:
         answer = {"left": left.left.value}
     except SegmentationRefused as refusal:
@@ -266,7 +262,7 @@ def _answer(decoder: LocalDecoder, step: str, arguments: list[Any]) -> list[byte
         answer = {"problem": [problem.status.value, problem.reason.value, *parts]}
     except Exception as error:  # one bad file costs one row, even where the bug is ours
         answer = {"bug": f"{type(error).__name__}: {error}"}
-    return [json.dumps(answer).encode(), *payload]
+    return answer, content
 
 
 def _limit_time(seconds: float) -> None:

@@ -53,7 +53,7 @@ def decoder(request: pytest.FixtureRequest, nursery: Nursery) -> Iterator[Decode
 
 def pid_of(decoder: IsolatedDecoder) -> int:
     assert decoder._child
-    return decoder._child[1]
+    return decoder._child.pid
 
 
 def problem(decoder: Decoder, found: FoundFile) -> ImageProblem:
@@ -201,7 +201,7 @@ from cxr_edge.preprocess import InputSpec
 with Nursery(InputSpec(224, 224), 2**26) as nursery:
     decoder = nursery.decoder()
     decoder.look(find(Path({str(tmp_path)!r}), Path({str(tmp_path / "a.png")!r})))
-    print(nursery._pid, decoder._child[1], flush=True)
+    print(nursery._pid, decoder._child.pid, flush=True)
     time.sleep(60)
 """
     put(tmp_path / "a.png", png())

@@ -349,7 +349,7 @@ def test_hostile_files_cost_a_row_each_and_the_others_are_judged(
     put(folder / "cc.png", png(7) + b"eat-memory")
     put(folder / "z.png", png(8))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"), prepend=os.pathsep)
-    monkeypatch.setattr(Nursery, "decoder", lambda self: IsolatedDecoder(self._child, 3.0))
+    monkeypatch.setattr(Nursery, "decoder", lambda self: IsolatedDecoder(lambda: self._child(3.0)))
     with Sweep(folder, out, model, Settings(workers=2, memory=64 * 2**20)) as sweep:
         sweep.run()
     assert_whole(out, ["a.png", "aa.png", "b.png", "bb.png", "c.png", "cc.png", "ward/d.png", "z.png"])
