@@ -321,34 +321,31 @@ def test_a_folder_that_cannot_be_listed_is_said_and_shows_in_the_exit_code(
     assert [notice.text for notice in said] == ["cannot be listed: Permission denied"]
 
 
-# Decoders that die. A module that Python loads at its start plays the hostile decoder in the nursery's process.
-
-HOSTILE = """
-import os, signal, PIL.Image
-opened = PIL.Image.open
-def open(file, *args, **kwargs):
-    data = file.read()
-    file.seek(0)
-    if b"crash-me" in data:
-        os.kill(os.getpid(), signal.SIGSEGV)
-    while b"hang-me" in data:
-        pass
-    if b"eat-memory" in data:
-        bytearray(2**31)
-    return opened(file, *args, **kwargs)
-PIL.Image.open = open
-"""
+# Decoders that die
 
 
 def test_hostile_files_cost_a_row_each_and_the_others_are_judged(
-    folder: Path, out: Path, model: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, out: Path, model: ModelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(tmp_path / "hook" / "sitecustomize.py", HOSTILE.encode())
+    sweep_pid, opened = os.getpid(), Image.open
+
+    def hostile(file: io.BytesIO, *args: Any, **kwargs: Any) -> Image.Image:
+        if os.getpid() != sweep_pid:  # else nobody would be left to tell
+            data = file.read()
+            file.seek(0)
+            if b"crash-me" in data:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            while b"hang-me" in data:
+                pass
+            if b"eat-memory" in data:
+                bytearray(2**31)
+        return opened(file, *args, **kwargs)
+
+    monkeypatch.setattr(Image, "open", hostile)
     put(folder / "aa.png", png(5) + b"crash-me")
     put(folder / "bb.png", png(6) + b"hang-me")
     put(folder / "cc.png", png(7) + b"eat-memory")
     put(folder / "z.png", png(8))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"), prepend=os.pathsep)
     monkeypatch.setattr(Nursery, "decoder", lambda self: IsolatedDecoder(lambda: self._child(3.0)))
     with Sweep(folder, out, model, Settings(workers=2, memory=64 * 2**20)) as sweep:
         sweep.run()
