@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from cxr_edge import machine
 
 DEFAULT_BYTES = 192 * 2**20
-"""With the 60 to 80 MiB of the program, its model and its decoders this leaves half of a 512 MB box to others."""
+"""With the 90 MiB of the program, its model and its decoders this leaves two fifths of a 512 MB box to others."""
 LEAST_BYTES = 16 * 2**20
-ISOLATE_FROM_BYTES = 128 * 2**20
-"""Processes for decoders take 37 MiB. With 128 MiB a sweep is as fast as with any more, with 96 a third as fast."""
+ISOLATE_FROM_BYTES = 96 * 2**20
+"""Processes for decoders take 23 MiB. With 96 MiB a sweep is as fast as with any more, with 64 it would be killed."""
 
 
 class Budget:

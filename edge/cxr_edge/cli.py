@@ -46,13 +46,13 @@ def main() -> None:
     "--memory",
     type=byte_count,
     metavar="SIZE",
-    help="For pictures in hand, like 128M, beside the 70M of the program; default: half of the memory, at most 192M.",
+    help="For pictures in hand, like 128M, beside the 65M of the program; default: half of the memory, at most 192M.",
 )
 @click.option(
     "--isolate/--no-isolate",
     default=None,
-    help="Decode in processes of their own: a file that makes its decoder hang or crash costs one row. Takes 37M;"
-    " default: yes, with less than 128M of memory no.",
+    help="Decode in processes of their own: a file that makes its decoder hang or crash costs one row. Takes 23M;"
+    " default: yes, with less than 96M of memory no.",
 )
 @click.option("--dicom-seg", is_flag=True, help="Write the masks of DICOM files as DICOM Segmentations, too.")
 @click.option("--again", type=click.Choice(["failed", "rejected", "all"]), help="Judge these once more.")

@@ -84,4 +84,4 @@ def test_the_default_suits_the_box(
     monkeypatch.setattr(machine, "memory", lambda: {"MemTotal": total})
     monkeypatch.setattr(machine, "memory_limit", lambda: limit)
     assert budget.default_budget() == expected
-    assert budget.isolates_by_default() == (min(total, limit or total) >= 128 * 2**20)
+    assert budget.isolates_by_default() == (min(total, limit or total) >= 96 * 2**20)
