@@ -18,12 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_edge import masks
 from cxr_edge.errors import OutputUnwritable, Reason, Status
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 BEFORE = ("path", "status", "verdict", "confidence")
 AFTER = (
@@ -180,25 +178,13 @@ class FileWriter:
         except OSError as error:
             raise unwritable(out, error) from error
 
-    def write_mask(self, name: str, mask: NDArray[np.bool_]) -> str:
-        """Write a mask, bool[H, W], to the relative path `name`; return the file's SHA-256. Raises OutputUnwritable."""
-        content = masks.png(mask)
-        self.write(name, content)
-        return hashlib.sha256(content).hexdigest()
-
-    def copy_mask(self, name: str, sha256: str, to: str) -> bool:
-        """Write a mask once more, to the relative path `to`, if its file is still the one of that SHA-256.
-
-        Raises OutputUnwritable.
-        """
+    def read(self, name: str, sha256: str) -> bytes | None:
+        """What was written to the relative path `name`, if it is still the content of that SHA-256."""
         try:
             content = (self.out / name).read_bytes()
         except OSError:
-            return False
-        if hashlib.sha256(content).hexdigest() != sha256:
-            return False
-        self.write(to, content)
-        return True
+            return None
+        return content if hashlib.sha256(content).hexdigest() == sha256 else None
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file to the relative path `name`. Raises OutputUnwritable."""

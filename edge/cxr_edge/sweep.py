@@ -2,8 +2,9 @@
 
 The calling thread discovers, admits and records; worker threads do the rest, each image in one of them from its look
 to its mask (`worker.py`), with an interpreter and a decoder of its own. Inference and PNG compression release the GIL,
-decoders run in processes of their own (`isolate.py`). At most a few images are in flight, and those share a budget of
-memory, so memory does not grow with the folder; rows are recorded in the order of discovery.
+decoders run in processes of their own (`isolate.py`), and threads that do nothing else wait for the disk. At most a few
+images are in flight, and those share a budget of memory, so memory does not grow with the folder; rows are recorded in
+the order of discovery, each after its mask.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from cxr_edge.worker import Tools, Worker
 SWITCH_SECONDS = 0.0005
 """A worker whose decoder has answered waits for the interpreter no longer than this; Python's own 5 ms are a third of
 what a picture takes."""
+WRITERS = 4
+"""Files that may wait for the disk at once; it syncs several in hardly more time than one."""
 BATCH_ROWS = 64
 BATCH_SECONDS = 2.0
 """A batch is recorded when it has this many rows or this age; a power cut costs no more work than that."""
@@ -95,7 +98,7 @@ class Sweep:
         self._judged_by = model.short_digest + ("" if point == DEFAULT_POINT else f"@{point}")
         self._again = settings.again
         self._stack = ExitStack()
-        self._pool: ThreadPoolExecutor | None = None
+        self._judges: ThreadPoolExecutor | None = None
         self._runtime = ""
 
     def __enter__(self) -> Sweep:
@@ -157,10 +160,17 @@ class Sweep:
         return tally
 
     def _submit(self, found: FoundFile, known: Known | None, *, anew: bool) -> _InHand:
-        if not self._pool:
-            self._pool = self._start()
-        future = self._pool.submit(self._worker.row, found, known.sha256 if known else "", anew=anew)
+        if not self._judges:
+            self._judges = self._start()
+        future = self._judges.submit(self._judge, found, known.sha256 if known else "", anew=anew)
         return _InHand(found, known, future)
+
+    def _judge(self, found: FoundFile, known_sha256: str, *, anew: bool) -> tuple[Row | Left, list[Future[None]]]:
+        """Judge one file and have its mask written: its row, or why it gets none, and what to wait for."""
+        judged = self._worker.work(found, known_sha256, anew=anew)
+        if isinstance(judged, Left):
+            return judged, []
+        return judged.row, [self._writers.submit(self.writer.write, *file) for file in judged.files.items()]
 
     def _start(self) -> ThreadPoolExecutor:
         """Make what judges. Not before there is something to judge: most files of most nights are known."""
@@ -186,6 +196,7 @@ class Sweep:
             self._warn,
             settings.dicom_seg,
         )
+        self._writers = self._stack.enter_context(ThreadPoolExecutor(WRITERS, thread_name_prefix="write"))
         return self._stack.enter_context(ThreadPoolExecutor(settings.workers, thread_name_prefix="judge"))
 
     def _unseen(self, notice: Notice) -> None:
@@ -212,7 +223,14 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 class _InHand:
     found: FoundFile
     known: Known | None
-    future: Future[Row | Left]
+    future: Future[tuple[Row | Left, list[Future[None]]]]
+
+    def outcome(self) -> Row | Left:
+        """Its row, or why it gets none, once all of its files are on the disk. Raises CxrEdgeError."""
+        outcome, files = self.future.result()
+        for file in files:
+            file.result()
+        return outcome
 
 
 class _Batch:
@@ -233,7 +251,7 @@ class _Batch:
         self.gone = False
 
     def add(self, in_hand: _InHand) -> None:
-        outcome = in_hand.future.result()
+        outcome = in_hand.outcome()
         lost = outcome is Left.VANISHED or (isinstance(outcome, Row) and outcome.reason_code is Reason.UNREADABLE)
         self.gone = self.gone or (lost and self._is_gone())
         if lost and self.gone:

@@ -1,11 +1,15 @@
-"""One file -> its row: decode, infer, judge, draw the mask. What each thread of a sweep does, file after file."""
+"""One file -> its row and what is to be written beside it: decode, infer, judge, draw the mask.
+
+What each thread of a sweep does, file after file. It writes nothing.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -41,6 +45,14 @@ class Tools:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What became of one file: its row, and contents by the relative path that they are to be written to."""
+
+    row: Row
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Worker:
     """Everything that turns one file into a row; threads share it.
 
@@ -57,7 +69,7 @@ class Worker:
     warn: Callable[[Notice], None]
     dicom_seg: bool = False
 
-    def row(self, found: FoundFile, known_sha256: str = "", *, anew: bool = False) -> Row | Left:
+    def work(self, found: FoundFile, known_sha256: str = "", *, anew: bool = False) -> Judged | Left:
         """Judge one file. Raises CxrEdgeError, nothing else.
 
         Args:
@@ -65,7 +77,7 @@ class Worker:
             anew: judge it even if its content is known, of this path or of another.
 
         Returns:
-            Its row, or why it gets none.
+            What became of it, or why it gets no row.
         """
         start = time.perf_counter()
         scanned_at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -87,24 +99,21 @@ class Worker:
                         return Left.KNOWN
                     if not anew and (twin := self._twin(sha256, found.name)):
                         ms = 1000 * (time.perf_counter() - start)
-                        return replace(twin, path=found.name, scanned_at=scanned_at, ms=ms)
+                        row = replace(twin.row, path=found.name, scanned_at=scanned_at, ms=ms)
+                        return replace(twin, row=row)
                     prepared = tools.decoder.prepare()
-                    return finished(Status.OK, **self._judge(prepared, tools, found.name))
+                    fields, files = self._judge(prepared, tools, found.name)
+                    return Judged(finished(Status.OK, **fields), files)
             except FileLeft as left:
                 return left.left
             except ImageProblem as problem:
-                return finished(
-                    problem.status,
-                    reason_code=problem.reason,
-                    reason=problem.sentence,
-                    width=problem.width,
-                    height=problem.height,
-                )
+                why = {"reason_code": problem.reason, "reason": problem.sentence}
+                return Judged(finished(problem.status, **why, width=problem.width, height=problem.height))
             except CxrEdgeError:
                 raise
             except Exception as error:  # one bad file costs one row, even where the bug is ours
                 sentence = f"cxr-edge failed on this file ({type(error).__name__}: {error}); please report it"
-                return finished(Status.FAILED, reason_code=Reason.INTERNAL_ERROR, reason=sentence)
+                return Judged(finished(Status.FAILED, reason_code=Reason.INTERNAL_ERROR, reason=sentence))
 
     @contextmanager
     def _lent(self) -> Iterator[Tools]:
@@ -114,21 +123,23 @@ class Worker:
         finally:
             self.tools.put(tools)
 
-    def _twin(self, sha256: str, name: str) -> Row | None:
+    def _twin(self, sha256: str, name: str) -> Judged | None:
         """The verdict on the same content under another name, with a mask of its own; None where there is none."""
         # A segmentation refers to its own source, of which the content is not all.
         if self.dicom_seg or not (found := self.ledger.twin(sha256)):
             return None
         twin, mask_sha256 = found
         if not twin.mask:
-            return twin
-        mask_name = outputs.mask_name(name)
+            return Judged(twin)
         # The mask of a path shows what the path holds now, which need not be what it held when this row was written.
-        if not self.writer.copy_mask(twin.mask, mask_sha256, mask_name):
+        if (mask := self.writer.read(twin.mask, mask_sha256)) is None:
             return None
-        return replace(twin, mask=mask_name, mask_sha256=mask_sha256)
+        mask_name = outputs.mask_name(name)
+        return Judged(replace(twin, mask=mask_name, mask_sha256=mask_sha256), {mask_name: mask})
 
-    def _judge(self, prepared: Prepared, tools: Tools, name: str) -> dict[str, object]:
+    def _judge(self, prepared: Prepared, tools: Tools, name: str) -> tuple[dict[str, object], dict[str, bytes]]:
+        """The fields of its row, and what is to be written."""
+        files: dict[str, bytes] = {}
         manifest = self.model.manifest
         result, inverted = infer(tools.engine, prepared.pixels, manifest)
         gates.check_outputs(result, manifest, prepared)
@@ -148,20 +159,19 @@ class Worker:
         if "mask" in result:
             mask = masks.at_image_size(result["mask"], prepared.width, prepared.height, manifest.mask_threshold)
             mask_name = outputs.mask_name(name)
+            png = files[mask_name] = masks.png(mask)
             fields |= {"mask": mask_name, "lung_area_pct": masks.area_pct(mask)}
-            fields["mask_sha256"] = self.writer.write_mask(mask_name, mask)
-            if self.dicom_seg:
-                self._write_segmentation(tools.decoder, Image.fromarray(mask), name)
-        return fields
+            fields["mask_sha256"] = hashlib.sha256(png).hexdigest()
+            if self.dicom_seg and (content := self._segmentation(tools.decoder, Image.fromarray(mask), name)):
+                files[outputs.mask_name(name, SEGMENTATION)] = content
+        return fields, files
 
-    def _write_segmentation(self, decoder: Decoder, mask: Image.Image, name: str) -> None:
+    def _segmentation(self, decoder: Decoder, mask: Image.Image, name: str) -> bytes:
         try:
-            content = decoder.segment(mask, self.model.manifest.name, self.model.short_digest)
+            return decoder.segment(mask, self.model.manifest.name, self.model.short_digest)
         except SegmentationRefused as refusal:
             self.warn(Notice(name, f"no segmentation is written: {refusal}"))
-            return
-        if content:
-            self.writer.write(outputs.mask_name(name, SEGMENTATION), content)
+            return b""
 
 
 def infer(engine: Engine, pixels: NDArray[np.uint8], manifest: Manifest) -> tuple[gates.Outputs, bool]:

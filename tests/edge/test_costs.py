@@ -70,7 +70,7 @@ def folder(tmp_path: Path) -> Path:
 def cost(folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Cost:
     """Sweep with one worker that decodes in this process, and count."""
     syncs, statements = 0, 0
-    fsync, row, connect = os.fsync, Worker.row, sqlite3.connect
+    fsync, work, connect = os.fsync, Worker.work, sqlite3.connect
     worker, caller = cProfile.Profile(), cProfile.Profile()
 
     def counted_sync(descriptor: int) -> None:
@@ -90,14 +90,14 @@ def cost(folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Cost:
     def profiled(self: Worker, *arguments: Any, **options: Any) -> Any:
         worker.enable()
         try:
-            return row(self, *arguments, **options)
+            return work(self, *arguments, **options)
         finally:
             worker.disable()
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", counted_sync)
         patch.setattr(sqlite3, "connect", counted_connect)
-        patch.setattr(Worker, "row", profiled)
+        patch.setattr(Worker, "work", profiled)
         EVENTS.clear()
         model = model_file.read(model_file.SHIPPED)
         with Sweep(folder, out, model, Settings(workers=1, isolate=False)) as sweep:

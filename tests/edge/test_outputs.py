@@ -18,6 +18,7 @@ from PIL import Image
 from cxr_edge import outputs
 from cxr_edge.discover import printable
 from cxr_edge.errors import ExitCode, OutputUnwritable, Reason, Status
+from cxr_edge.masks import png
 from cxr_edge.outputs import FileWriter, Row, header, mask_name, render
 
 LABELS = ("normal", "pneumonia", "covid19")
@@ -127,7 +128,7 @@ def test_a_mask_never_stands_where_another_needs_a_folder(tmp_path: Path, file: 
     """Both files can lie in one folder, so both masks must."""
     writer = FileWriter(tmp_path)
     for name in (file, other):
-        writer.write_mask(mask_name(name), MASK)
+        writer.write(mask_name(name), png(MASK))
     assert len([path for path in (tmp_path / "masks").rglob("*.png") if path.is_file()]) == 2
 
 
@@ -138,7 +139,7 @@ MASK = np.arange(30 * 50).reshape(30, 50) % 7 < 3
 
 def test_a_mask_is_one_bit_deep_and_reads_back(tmp_path: Path) -> None:
     writer = FileWriter(tmp_path)
-    writer.write_mask("masks/ward/a.png", MASK)
+    writer.write("masks/ward/a.png", png(MASK))
     assert not list((tmp_path / ".tmp").iterdir())
     writer.close()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.png", "masks", "ward"]
@@ -152,7 +153,7 @@ def test_a_mask_is_one_bit_deep_and_reads_back(tmp_path: Path) -> None:
 def test_a_mask_is_replaced_by_a_new_one(tmp_path: Path) -> None:
     writer = FileWriter(tmp_path)
     for mask in (MASK, np.zeros((8, 9), bool)):
-        writer.write_mask("masks/a.png", mask)
+        writer.write("masks/a.png", png(mask))
     with Image.open(tmp_path / "masks/a.png") as image:
         assert image.size == (9, 8)
 
@@ -160,7 +161,7 @@ def test_a_mask_is_replaced_by_a_new_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
 def test_whatever_fails_the_old_mask_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     writer = FileWriter(tmp_path)
-    writer.write_mask("masks/a.png", MASK)
+    writer.write("masks/a.png", png(MASK))
     before = (tmp_path / "masks/a.png").read_bytes()
 
     def full(*_: Any, **__: Any) -> NoReturn:
@@ -168,7 +169,7 @@ def test_whatever_fails_the_old_mask_stays_whole(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(step, full)
     with pytest.raises(OutputUnwritable, match="No space left") as caught:
-        writer.write_mask("masks/a.png", np.zeros((8, 9), bool))
+        writer.write("masks/a.png", png(np.zeros((8, 9), bool)))
     assert caught.value.exit_code is ExitCode.OUTPUT_UNWRITABLE
     assert caught.value.remedy
     assert (tmp_path / "masks/a.png").read_bytes() == before
@@ -187,7 +188,7 @@ def test_the_mask_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: py
         return rename(path, target)
 
     monkeypatch.setattr(Path, "replace", replace)
-    writer.write_mask("masks/a.png", MASK)
+    writer.write("masks/a.png", png(MASK))
     assert steps == ["sync", "rename"]
 
 
@@ -195,7 +196,7 @@ def test_threads_share_a_writer(tmp_path: Path) -> None:
     writer = FileWriter(tmp_path)
 
     def write(number: int) -> None:
-        writer.write_mask(f"masks/{number % 3}/{number}.png", np.zeros((64, 64 + number), bool))
+        writer.write(f"masks/{number % 3}/{number}.png", png(np.zeros((64, 64 + number), bool)))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(40)))
@@ -215,7 +216,7 @@ def test_what_a_killed_sweep_left_in_the_temp_folder_is_removed(tmp_path: Path) 
 def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "masks").write_text("a file where the folder should be")
     with pytest.raises(OutputUnwritable, match="masks"):
-        FileWriter(tmp_path).write_mask("masks/a.png", MASK)
+        FileWriter(tmp_path).write("masks/a.png", png(MASK))
     with pytest.raises(OutputUnwritable):
         FileWriter(tmp_path / "masks")
 

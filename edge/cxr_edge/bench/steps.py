@@ -114,7 +114,7 @@ class Line:
             if "mask" in result:
                 with step("mask"):
                     mask = masks.at_image_size(result["mask"], picture.width, picture.height, manifest.mask_threshold)
-                    self._masks.write_mask(f"masks/{name}.png", mask)
+                    self._masks.write(f"masks/{name}.png", masks.png(mask))
                     fields |= {"mask": f"masks/{name}.png", "lung_area_pct": masks.area_pct(mask)}
         except ImageProblem as problem:
             status = problem.status
