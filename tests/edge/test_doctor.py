@@ -325,7 +325,7 @@ def test_a_box_without_memory_is_told_so() -> None:
     """Too little for a runtime, but enough for the doctor."""
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (160 * 2**20, 160 * 2**20))
+        resource.setrlimit(resource.RLIMIT_AS, (100 * 2**20, 100 * 2**20))
 
     done = run("--json", preexec_fn=limit)
     assert done.returncode == ExitCode.MODEL_REFUSED, done.stdout
