@@ -22,6 +22,7 @@ from benchmarks.side_by_side import machine
 from cxr_edge import model_file, runtime
 
 ROUNDS, CALLS = 7, 20
+BEST, OTHER = "#1f77b4", "#98a0a8"
 
 
 @dataclass(frozen=True)
@@ -84,20 +85,25 @@ def draw(points: Sequence[Point], best: set[str], caption: str, target: Path) ->
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib import ticker
 
-    figure, axis = plt.subplots(figsize=(7, 4.5))
-    for point in points:
-        colour = "#1f77b4" if point.name in best else "#b8bfc6"
-        axis.plot(point.ms.median, point.accuracy, "o", color=colour)
-        axis.annotate(point.name, (point.ms.median, point.accuracy), (5, 5), textcoords="offset points", fontsize=8)
+    figure, axis = plt.subplots(figsize=(8, 4.5))
     line = sorted((point.ms.median, point.accuracy) for point in points if point.name in best)
-    axis.plot(*zip(*line, strict=True), color="#1f77b4", linewidth=1)
-    axis.set_xlabel("one inference, one thread, ms (log)")
+    axis.plot(*zip(*line, strict=True), color=BEST, linewidth=1)
+    for number, point in enumerate(sorted(points, key=lambda each: each.ms.median), 1):
+        colour = BEST if point.name in best else OTHER
+        place = (point.ms.median, point.accuracy)
+        axis.plot(*place, marker=f"${number}$", markersize=9, color=colour, linestyle="", label=point.name)
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_locator(ticker.NullLocator())
+    axis.set_xlabel("one inference, one thread, ms (log)")
     axis.set_ylabel("accuracy, held-out pictures")
-    axis.margins(0.18)
+    axis.margins(0.1)
     axis.grid(alpha=0.3)
     axis.set_title(caption, fontsize=8)
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     figure.tight_layout()
     figure.savefig(target, dpi=150)
     plt.close(figure)
