@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+
+from cxr_edge.bench.figures import Spread, spread
 
 UNCERTAIN = "uncertain"
 LEAST_AGREEMENT = 0.99
@@ -20,15 +21,6 @@ class Round:
     rate: float
     cold: float
     peak: float
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median, least and greatest of some numbers."""
-
-    median: float
-    least: float
-    greatest: float
 
 
 @dataclass(frozen=True)
@@ -67,11 +59,6 @@ def one_round(pictures: int, one: float, all_of_them: float, peak: float) -> Rou
     return Round((pictures - 1) / (all_of_them - one), one, peak)
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Median and range of at least one number."""
-    return Spread(statistics.median(values), min(values), max(values))
-
-
 def summary(rounds: Sequence[Round]) -> dict[str, Spread]:
     """Spread of each figure over the rounds."""
     return {figure: spread([asdict(each)[figure] for each in rounds]) for figure in ("rate", "cold", "peak")}
@@ -108,5 +95,5 @@ def against(ours: Mapping[str, Spread], theirs: Mapping[str, Spread]) -> str:
 
 
 def told(values: Spread, places: int) -> str:
-    """`median (least to greatest)`."""
-    return f"{values.median:,.{places}f} ({values.least:,.{places}f} to {values.greatest:,.{places}f})"
+    """`median (least to most)`."""
+    return f"{values.median:,.{places}f} ({values.least:,.{places}f} to {values.most:,.{places}f})"

@@ -20,6 +20,7 @@ from rich.table import Table
 from benchmarks import figures
 from benchmarks.side_by_side import machine
 from cxr_edge import model_file, runtime
+from cxr_edge.bench.figures import Spread, spread
 
 ROUNDS, CALLS = 7, 20
 BEST, OTHER = "#1f77b4", "#98a0a8"
@@ -32,7 +33,7 @@ class Point:
     name: str
     accuracy: float
     pictures: int
-    ms: figures.Spread
+    ms: Spread
     megabytes: float
 
 
@@ -50,7 +51,7 @@ def accuracy(model: model_file.ModelFile) -> tuple[float, int]:
     )
 
 
-def latencies(models: Sequence[model_file.ModelFile]) -> list[figures.Spread]:
+def latencies(models: Sequence[model_file.ModelFile]) -> list[Spread]:
     """Milliseconds of one inference of each, on its golden input: medians of `CALLS`, spread over `ROUNDS` in turn."""
     room = runtime.find_runtime()
     engines = [(runtime.Engine(room, model), model.golden.pixels[None, :, :, None]) for model in models]
@@ -62,8 +63,8 @@ def latencies(models: Sequence[model_file.ModelFile]) -> list[figures.Spread]:
                 start = time.perf_counter()
                 engine.infer(pixels)
                 calls.append(1000 * (time.perf_counter() - start))
-            taken.append(figures.spread(calls).median)
-    return [figures.spread(taken) for taken in rounds]
+            taken.append(spread(calls).median)
+    return [spread(taken) for taken in rounds]
 
 
 def front(points: Sequence[Point]) -> set[str]:

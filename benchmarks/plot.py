@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.figures import Spread
+from cxr_edge.bench.figures import Spread
 
 OURS, THEIRS = "#1f77b4", "#b8bfc6"
 
@@ -35,13 +35,13 @@ def draw(panels: list[Panel], caption: str, target: Path) -> None:
         medians = [each.median for each in spreads]
         whiskers = [
             [each.median - each.least for each in spreads],
-            [each.greatest - each.median for each in spreads],
+            [each.most - each.median for each in spreads],
         ]
         colours = [OURS, *[THEIRS] * (len(names) - 1)]
         axis.barh(names, medians, xerr=whiskers, color=colours, ecolor="#555555", capsize=2)
         for row, each in enumerate(spreads):
-            axis.text(each.greatest, row, f"  {each.median:,.{panel.places}f}", va="center", fontsize=8)
-        axis.set_xlim(0, 1.25 * max(each.greatest for each in spreads))
+            axis.text(each.most, row, f"  {each.median:,.{panel.places}f}", va="center", fontsize=8)
+        axis.set_xlim(0, 1.25 * max(each.most for each in spreads))
         axis.set_title(f"{panel.title}\n({panel.better} is better)", fontsize=9)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)

@@ -23,6 +23,7 @@ from rich.table import Table
 from benchmarks import figures, measure, pictures
 from benchmarks.side_by_side import machine
 from cxr_edge import phantom
+from cxr_edge.bench.figures import Spread, spread
 
 FOLDER_FILES = 1000
 """Files in each folder of many."""
@@ -48,7 +49,7 @@ class OfSize:
     """Sweeps of pictures of one size: images a second, start-up left out, and peak MiB of all its processes."""
 
     megapixels: float
-    rate: figures.Spread
+    rate: Spread
     peak: float
 
 
@@ -106,10 +107,10 @@ def of_size(megapixels: float, rounds: int, work: Path) -> OfSize:
         peak = max(peak, every.peak)
     shutil.rmtree(folder)
     shutil.rmtree(one)
-    return OfSize(megapixels, figures.spread(rates), peak)
+    return OfSize(megapixels, spread(rates), peak)
 
 
-def starts(rounds: int, work: Path) -> dict[str, figures.Spread]:
+def starts(rounds: int, work: Path) -> dict[str, Spread]:
     """Seconds of `--help`, and of a scan of one radiograph of a megapixel to its end."""
     (work / "one").mkdir()
     (work / "one" / "0.png").write_bytes(_radiograph(1.0))
@@ -118,7 +119,7 @@ def starts(rounds: int, work: Path) -> dict[str, figures.Spread]:
         help_.append(measure.run([str(COMMAND), "--help"], pictures.ROOT, work / "log").seconds)
         first.append(scan(work / "one", work / "out", work / "log").seconds)
         shutil.rmtree(work / "out")
-    return {"--help": figures.spread(help_), "one picture": figures.spread(first)}
+    return {"--help": spread(help_), "one picture": spread(first)}
 
 
 def _radiograph(megapixels: float) -> bytes:

@@ -26,8 +26,9 @@ from rich.table import Table
 from benchmarks import environments, figures, measure, pictures, plot
 from benchmarks.contenders import CONTENDERS, TF2ONNX, Contender
 from benchmarks.environments import NotMade
-from benchmarks.figures import Agreement, Round, Spread
+from benchmarks.figures import Agreement, Round
 from cxr_edge import model_file
+from cxr_edge.bench.figures import Spread, spread
 from cxr_edge.machine import look
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -45,7 +46,7 @@ class Result:
 
     def spreads(self) -> dict[str, Spread]:
         """Each figure's, over the rounds, and the installed size."""
-        return {**figures.summary(self.rounds), "size": figures.spread([self.size])}
+        return {**figures.summary(self.rounds), "size": spread([self.size])}
 
 
 def scan(contender: Contender, folder: Path, out: Path, models: dict[str, str]) -> measure.Run:
@@ -221,7 +222,7 @@ def main(count: int, rounds: int, quick: bool, keras: Path, out: Path) -> None:
     (out / "side_by_side.json").write_text(json.dumps(record(results, missing, facts), indent=1) + "\n")
     plot.draw(panels(results), f"{measured_on}; {facts['machine']}; medians of {rounds}", out / "side_by_side.png")
     console.print(
-        f"{facts['machine']}\n{measured_on}; {rounds} rounds, interleaved: median (least to greatest)", markup=False
+        f"{facts['machine']}\n{measured_on}; {rounds} rounds, interleaved: median (least to most)", markup=False
     )
     console.print(table(results))
     console.print(f"same verdicts: of those that both are certain of; of all. On {checked_on}.", markup=False)

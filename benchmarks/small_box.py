@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import contenders, figures, measure, pictures
+from cxr_edge.bench.figures import spread
 
 FOLDER = Path("/sys/fs/cgroup")
 MIB = 2**20
@@ -118,14 +119,14 @@ def main(count: int, rounds: int) -> None:
                     some.append(run)
                 elif limited.kills() == before:
                     raise click.ClickException(f"cxr-edge left with {run.status}: {(Path(temp) / 'log').read_text()}")
-    free = figures.spread([count / run.seconds for run in runs[None]]).median
+    free = spread([count / run.seconds for run in runs[None]]).median
     table = Table("limit", "ended", "images/s, start-up included", "of the free rate", "peak of the process, MiB")
     for limit, some in runs.items():
         name, ended = f"{limit} MiB" if limit else "none", f"{len(some)} of {rounds}"
         if not some:
             table.add_row(name, f"{ended}: killed for want of memory {killed[limit]} times", "", "", "")
             continue
-        rates, peaks = (figures.spread(each) for each in zip(*((count / r.seconds, r.peak) for r in some), strict=True))
+        rates, peaks = (spread(each) for each in zip(*((count / r.seconds, r.peak) for r in some), strict=True))
         table.add_row(name, ended, figures.told(rates, 1), f"{rates.median / free:.0%}", figures.told(peaks, 0))
     console.print(f"{kind}; cgroup version {limited.version}; {rounds} rounds, interleaved", markup=False)
     console.print(table)

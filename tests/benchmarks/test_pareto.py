@@ -8,8 +8,8 @@ from pathlib import Path
 from click.testing import CliRunner
 from PIL import Image
 
-from benchmarks.figures import Spread
 from benchmarks.pareto import Point, front, main
+from cxr_edge.bench.figures import Spread
 from cxr_edge.model_file import SHIPPED
 
 
