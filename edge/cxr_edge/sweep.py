@@ -153,7 +153,9 @@ class Sweep:
             for in_hand in in_flight:
                 in_hand.future.cancel()
             raise
-        tally.stopped = tally.stopped or (Stop.FOLDER_GONE if batch.gone else self._stop())
+        # Asked once more: where nothing was in hand when the folder went, no file has told so.
+        gone = batch.gone or self._is_gone()
+        tally.stopped = tally.stopped or (Stop.FOLDER_GONE if gone else self._stop())
         tally.seconds += time.perf_counter() - start
         self._again = frozenset()  # once is enough, however often the folder is swept
         tally.runtime = self._runtime

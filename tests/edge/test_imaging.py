@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -95,6 +96,10 @@ def test_every_8_bit_mode_without_loss_is_the_very_picture(mode: str, file_forma
         data = encode(picture, file_format, **LOSSLESS[file_format])
     except OSError:  # the format cannot hold this mode, so nor can a file
         assert (mode, file_format) not in {("L", "PNG"), ("RGB", "BMP"), ("CMYK", "TIFF"), ("RGBA", "WEBP")}
+        return
+    if (mode, file_format) == ("YCbCr", "TIFF") and int(PIL.__version__.split(".")[0]) < 13:
+        with pytest.raises(ImageProblem):  # Pillow takes the three bytes of a pixel for four, and misses the fourth
+            gray_of(data)
         return
     # Gray as YCbCr or CMYK and back may round by one level.
     assert np.abs(gray_of(data) - GRAY).max() <= (1 if mode in ("CMYK", "YCbCr") else 0)

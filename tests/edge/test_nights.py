@@ -304,6 +304,17 @@ def test_a_share_that_goes_away_costs_no_row_and_the_next_night_goes_on(
     assert_whole(out, names)
 
 
+def test_a_share_that_goes_away_while_nothing_is_judged_is_said(run: Run, folder: Path, tmp_path: Path) -> None:
+    run()
+
+    def unmount() -> None:
+        if folder.is_dir():
+            folder.rename(tmp_path / "elsewhere")
+
+    tally = run(progress=unmount)
+    assert (tally.stopped, tally.judged, tally.exit_code) == (Stop.FOLDER_GONE, 0, ExitCode.SOME_FAILED)
+
+
 def test_a_folder_that_cannot_be_listed_is_said_and_shows_in_the_exit_code(
     folder: Path, out: Path, model: ModelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
