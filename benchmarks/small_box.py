@@ -94,7 +94,8 @@ def forget(folder: Path) -> None:
 @click.command(help=__doc__)
 @click.option("--count", default=480, show_default=True, help="Pictures that a sweep judges.")
 @click.option("--rounds", default=5, show_default=True)
-def main(count: int, rounds: int) -> None:
+@click.option("--no-isolate", is_flag=True, help="Of the sweep: what do the decoders' processes take?")
+def main(count: int, rounds: int, *, no_isolate: bool) -> None:
     """Measure."""
     console = Console(width=120, highlight=False)
     environment = contenders.CXR_EDGE
@@ -103,6 +104,8 @@ def main(count: int, rounds: int) -> None:
         folder, out = Path(temp) / "incoming", Path(temp) / "out"
         kind = pictures.same_size(folder, count)
         command = [str(environment.python.parent / "cxr-edge"), "scan", str(folder), "-o", str(out)]
+        if no_isolate:
+            command.append("--no-isolate")
         inside = ["sh", "-ec", ENTER, "sh", str(limited.path), *command]
         runs: dict[int | None, list[measure.Run]] = {limit: [] for limit in (None, *reversed(LIMITS))}
         killed = dict.fromkeys(runs, 0)

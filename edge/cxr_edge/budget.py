@@ -12,7 +12,7 @@ DEFAULT_BYTES = 192 * 2**20
 """With the 90 MiB of the program, its model and its decoders this leaves two fifths of a 512 MB box to others."""
 LEAST_BYTES = 16 * 2**20
 ISOLATE_FROM_BYTES = 96 * 2**20
-"""Processes for decoders take 23 MiB. With 96 MiB a sweep is as fast as with any more, with 64 it would be killed."""
+"""Processes for decoders take 23 MiB. With 96 MiB a sweep is as fast as with any more, with 64 they are killed."""
 
 
 class Budget:

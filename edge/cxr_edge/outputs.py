@@ -16,12 +16,8 @@ import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cxr_edge.errors import OutputUnwritable, Reason, Status
-
-if TYPE_CHECKING:
-    pass
 
 BEFORE = ("path", "status", "verdict", "confidence")
 AFTER = (

@@ -37,7 +37,7 @@ SWITCH_SECONDS = 0.0005
 """A worker whose decoder has answered waits for the interpreter no longer than this; Python's own 5 ms are a third of
 what a picture takes."""
 WRITERS = 4
-"""Files that may wait for the disk at once; it syncs several in hardly more time than one."""
+"""Files that may wait for the disk at once."""
 BATCH_ROWS = 64
 BATCH_SECONDS = 2.0
 """A batch is recorded when it has this many rows or this age; a power cut costs no more work than that."""
